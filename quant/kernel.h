@@ -1,0 +1,90 @@
+// A kernel multiplies rows of x with a packed matrix: a serial function without threads,
+// allocation or collectives. Layers own the parallel loop (sharding/ for linears, moe/ for
+// experts) and call run() for ranges of columns.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "quant/encoding.h"
+#include "runtime/base/cpu.h"
+
+namespace conclave::quant {
+
+/// A horizontal slice of a matrix in model format: `rows` whole rows of `cols` codes.
+struct CodeTile {
+    const std::byte* codes = nullptr;  ///< row r begins at codes + r * row_bytes; any alignment
+    int64_t row_bytes = 0;
+    int64_t rows = 0;
+    int64_t cols = 0;
+};
+
+/// out[r][j - n0] = sum over i in [0, k) of x[r][i] * W[j][i], for j in [n0, n1), r in [0, rows).
+struct GemmCall {
+    const std::byte* packed = nullptr;  ///< 64-byte aligned, as pack() left it
+    int64_t n = 0, k = 0;               ///< size of the packed matrix
+    /// `rows` pointers to k elements of the kernel's XType (kBF16: k rounded up to even, the odd
+    /// one zero). 2-byte resp. 4-byte aligned; nothing beyond is read.
+    const void* const* x = nullptr;
+    int64_t rows = 0;
+    int64_t n0 = 0, n1 = 0;    ///< any columns with 0 <= n0 <= n1 <= n
+    float* out = nullptr;      ///< where (row 0, column n0) goes; 4-byte aligned
+    int64_t out_stride = 0;    ///< floats from one row to the next
+    std::byte* scratch = nullptr;  ///< scratch_bytes(k), 64-byte aligned
+};
+
+struct Kernel {
+    const char* name;    ///< "panel_bf16_avx512"
+    const char* family;  ///< folder under quant/kernels
+    Isa isa;
+    CodeType code;  ///< the codes it can compute
+    XType x;        ///< the input it reads
+    /// Each output element is a function of its x row and W row only, summed over the whole K in
+    /// one order that is the same for every M, N, offset, tile remainder and regime.
+    bool consistent;
+    int64_t row_block;  ///< pack() is called with row0 a multiple of this
+    size_t (*packed_bytes)(int64_t n, int64_t k);
+    /// Puts rows [row0, row0 + tile.rows) of an [n, k] matrix into place; tile.cols == k. Tiles
+    /// of one matrix may be packed concurrently. Every byte of packed_bytes(n, k) is written by
+    /// the time that all rows were packed.
+    void (*pack)(std::byte* packed, int64_t n, int64_t k, int64_t row0, const CodeTile& tile);
+    size_t (*scratch_bytes)(int64_t k);
+    void (*run)(const GemmCall& call);
+};
+
+/// Why a kernel does not serve a request.
+struct KernelRefusal {
+    const Kernel* kernel;
+    std::vector<std::string> reasons;  ///< all of them
+};
+
+struct KernelChoice {
+    const Kernel* kernel = nullptr;  ///< null: none can serve
+    std::vector<KernelRefusal> refused;
+};
+
+/// All reasons why `kernel` cannot serve `part` of a linear on this CPU; empty: it can.
+std::vector<std::string> can_implement(const Kernel& kernel, const LinearDescriptor& linear,
+                                       const PartDescriptor& part, CpuFeatures cpu);
+
+/// Kernels in order of preference. An ordinary object: engines own theirs, tests make their own.
+class KernelRegistry {
+  public:
+    /// Every kernel of quant/kernels, best first.
+    static KernelRegistry built_in();
+
+    void add_front(const Kernel* kernel) { kernels_.insert(kernels_.begin(), kernel); }
+    void add(const Kernel* kernel) { kernels_.push_back(kernel); }
+    const std::vector<const Kernel*>& kernels() const { return kernels_; }
+
+    /// The first kernel that can serve, with the reasons of those asked and refused before it
+    /// and of all the others.
+    KernelChoice select(const LinearDescriptor& linear, const PartDescriptor& part,
+                        CpuFeatures cpu) const;
+
+  private:
+    std::vector<const Kernel*> kernels_;
+};
+
+}  // namespace conclave::quant

@@ -1,0 +1,66 @@
+// A checkpoint as its files state it: names, types, shapes and byte ranges of stored tensors, from
+// headers alone, and positioned reads. Model files are hostile input: every size is checked.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace conclave::sharding {
+
+/// Types that safetensors files may state; F4 is two values a byte, the rest whole bytes.
+enum class StoredType : uint8_t {
+    kBool, kF4, kF6E2M3, kF6E3M2, kU8, kI8, kF8E5M2, kF8E4M3, kF8E8M0, kI16, kU16, kF16, kBF16,
+    kI32, kU32, kF32, kC64, kF64, kI64, kU64,
+};
+const char* stored_type_name(StoredType t);  ///< as the file spells it: "BF16"
+int stored_type_bits(StoredType t);
+
+struct StoredTensor {
+    std::string name;
+    StoredType type = StoredType::kF32;
+    std::vector<int64_t> shape;
+    int file = 0;         ///< index into Checkpoint::files()
+    uint64_t offset = 0;  ///< of the first byte, from the start of that file
+    uint64_t bytes = 0;
+
+    std::string describe() const;  ///< "BF16 [1024, 256]"
+};
+
+struct CheckpointFile {
+    std::string path;
+    uint64_t bytes = 0;
+    uint64_t header_hash = 0;  ///< of the header bytes, for comparing what ranks see
+};
+
+/// Bytes asked of the system so far, over all files of a checkpoint.
+struct ReadCounters {
+    std::atomic<uint64_t> bytes{0}, calls{0};
+};
+
+class Checkpoint {
+  public:
+    /// `path`: a directory with model.safetensors.index.json or model.safetensors, or one
+    /// .safetensors file. Reads headers only. Throws kMissingFile, kBadContent, kUnsupported.
+    static std::shared_ptr<const Checkpoint> open(const std::string& path);
+
+    virtual ~Checkpoint() = default;
+    virtual const std::vector<CheckpointFile>& files() const = 0;
+    virtual const std::vector<StoredTensor>& tensors() const = 0;  ///< sorted by name
+    virtual const StoredTensor* find(std::string_view name) const = 0;
+
+    /// Reads [offset, offset + out.size()) of a file. Any thread. Throws kBadContent when the file
+    /// has become shorter, kMissingFile when it cannot be read; both name the file.
+    virtual void read(int file, uint64_t offset, std::span<std::byte> out) const = 0;
+    virtual const ReadCounters& counters() const = 0;
+
+    /// Hash over all names, types, shapes, ranges and file sizes: equal on ranks that see the same.
+    uint64_t fingerprint() const;
+};
+
+}  // namespace conclave::sharding
