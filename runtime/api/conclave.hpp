@@ -1,0 +1,267 @@
+// Conclave's public C++ interface: what the conclave command is written on, and any embedding
+// program would be. Standard types only.
+//
+// Every rank of a communicator creates its Engine and calls the functions marked Collective in the
+// same order. Rank 0 adds sequences and gets their tokens; the other ranks only follow:
+//
+//     conclave::Engine engine(options, conclave::Comm::self());    // Collective
+//     if (engine.rank() != 0) return engine.follow();              // until rank 0 shuts down
+//     auto id = engine.add({.prompt = ids, .max_tokens = 100});
+//     while (engine.has_work())
+//         for (const conclave::TokenOutput& t : engine.step()) use(t);
+//     engine.shutdown();
+//
+// Errors are conclave::Error (runtime/base/error.h). The library never prints, exits or aborts;
+// after an error on one rank, all ranks throw the same Error from the collective they are in.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "runtime/base/error.h"
+
+namespace conclave {
+
+namespace comm {
+class Communicator;
+}
+
+const char* version();  ///< "0.1.0"
+
+/// The ranks of an engine. A cheap copyable handle.
+class Comm {
+  public:
+    static Comm self();                       ///< one rank
+    static std::vector<Comm> local(int ranks);  ///< N ranks as threads of this process
+    explicit Comm(std::shared_ptr<comm::Communicator> impl);
+
+    int rank() const;
+    int size() const;
+    /// Collective. Throws the same Error on all ranks if `error` is not null on any.
+    void agree(const Error* error) const;
+    const std::shared_ptr<comm::Communicator>& impl() const { return impl_; }
+
+  private:
+    std::shared_ptr<comm::Communicator> impl_;
+};
+
+enum class LogLevel { kDebug, kInfo, kWarning, kError };
+/// Called from the thread that calls into the library, on every rank.
+using LogCallback = std::function<void(LogLevel, std::string_view message)>;
+
+/// How far loading is, summed over all ranks.
+struct LoadProgress {
+    uint64_t bytes = 0, total = 0;
+    double seconds = 0;
+    bool done = false;
+};
+/// Called on rank 0 only, from the thread that loads.
+using ProgressCallback = std::function<void(const LoadProgress&)>;
+
+struct EngineOptions {
+    std::string model;                      ///< directory, or a .safetensors file
+    std::string activations = "auto";       ///< auto, f32, bf16
+    std::string expert_parallel = "auto";   ///< auto, tp, ep, or TPxEP such as 2x4
+    int tensor_parallel_size = 0;           ///< 0: all ranks (the only other legal value: that)
+    std::string quantization;               ///< empty: what the checkpoint says
+    std::string kv_cache_dtype = "auto";    ///< auto, f32, f16, bf16; auto: f32 with f32 activations
+    bool deterministic = false;
+    int threads = 0;                        ///< of this rank; 0: CPUs / local ranks sharing them
+    int64_t max_model_len = 0;              ///< tokens of one sequence; 0: what the model allows
+    int64_t max_num_seqs = 16;              ///< sequences in one step
+    int64_t max_num_batched_tokens = 512;   ///< tokens in one step; longer prompts go in chunks
+    int64_t kv_cache_tokens = 0;            ///< tokens of KV held; 0: max_model_len
+    int pretend_numa_nodes = 0;             ///< > 0: tests pretend a machine with so many nodes
+    double deadline_seconds = 300;          ///< a collective that waits longer fails
+    LogCallback log;
+    ProgressCallback progress;
+};
+
+// ---- what a checkpoint is (safe on hostile files) ------------------------------------------------
+
+struct EncodingBytes {
+    std::string encoding;  ///< "bf16"
+    int64_t tensors = 0;
+    uint64_t bytes = 0;
+};
+
+struct ModelSummary {
+    std::string path, architecture, model_type;
+    bool supported = false;
+    std::string unsupported_reason;  ///< why `run` would refuse
+    std::string quantization;        ///< "none", or quant_method
+    int64_t parameters = 0, layers = 0, hidden_size = 0, vocab_size = 0;
+    int64_t experts = 0, experts_per_token = 0, moe_layers = 0;
+    int64_t attention_heads = 0, kv_heads = 0, head_dim = 0, max_position_embeddings = 0;
+    bool tokenizer = false;
+    std::vector<std::pair<std::string, uint64_t>> files;  ///< name, bytes
+    std::vector<EncodingBytes> encodings;
+    /// Bytes by part: "embeddings", "attention", "experts", "dense mlp", "other".
+    std::vector<std::pair<std::string, uint64_t>> parts;
+    uint64_t bytes = 0;
+};
+
+/// From config.json and headers alone.
+ModelSummary inspect(const std::string& path);
+
+// ---- what running it would take ----------------------------------------------------------------------
+
+struct RankPlan {
+    int rank = 0;
+    int64_t query_heads = 0, kv_heads = 0, experts = 0;
+    int64_t expert_width = 0;  ///< intermediate channels of each expert held
+    uint64_t weight_bytes = 0, kv_bytes = 0, read_bytes = 0;
+    /// Part of read_bytes that is read only to be cut away: rows cut below 4 KiB.
+    uint64_t stripe_bytes = 0;
+};
+
+struct KernelUse {
+    std::string layer, kernel;           ///< "layers.*.mlp.experts.w13", "panel_bf16_avx512"
+    std::string encoding, activations;   ///< "bf16", "bf16"
+    int64_t layers = 0;                  ///< how many layers it stands for
+    std::vector<std::string> refused;    ///< "panel_bf16_avx512bf16: this CPU lacks avx512bf16"
+};
+
+struct LoadPlan {
+    std::string layout;         ///< "tensor parallel 2, experts 2x1 (TPxEP)"
+    std::string layout_reason;  ///< why auto chose it
+    std::string isa;
+    std::vector<RankPlan> ranks;
+    std::vector<KernelUse> kernels;
+    std::vector<std::string> notices;  ///< "rank 3 holds no experts"
+    int64_t gathers_per_layer = 0, reductions_per_layer = 0;
+    uint64_t communication_bytes_per_token = 0;  ///< payload of one decoded token, on each rank
+};
+
+/// For `ranks` ranks, from config.json and headers alone; needs no ranks.
+LoadPlan plan(const EngineOptions& options, int ranks);
+
+// ---- running it -----------------------------------------------------------------------------------------
+
+struct SamplingParams {
+    double temperature = 0;  ///< 0: greedy
+    int64_t top_k = 0;       ///< 0: all
+    double top_p = 1;
+    double min_p = 0;
+    uint64_t seed = 0;
+};
+
+struct SequenceRequest {
+    std::vector<int32_t> prompt;
+    int64_t max_tokens = 16;
+    SamplingParams sampling;
+    bool ignore_eos = false;
+    /// Called on rank 0 for each prompt position, in order, with the V logits that follow it.
+    std::function<void(int64_t position, std::span<const float> logits)> prompt_logits;
+    /// The same for each generated position (the logits a token was chosen from).
+    std::function<void(int64_t position, std::span<const float> logits)> output_logits;
+};
+
+using SequenceId = uint64_t;
+enum class FinishReason { kNone, kStop, kLength, kCancelled };
+
+struct TokenOutput {
+    SequenceId sequence = 0;
+    int32_t token = -1;  ///< -1: no token (a cancelled sequence, or a prompt scored with max_tokens 0)
+    FinishReason finish = FinishReason::kNone;
+};
+
+struct LoadReport {
+    uint64_t bytes = 0;  ///< needed by all ranks, as read
+    double seconds = 0;
+    int ranks = 1;
+};
+
+/// Of this rank.
+struct EngineStats {
+    uint64_t resident_weight_bytes = 0, kv_bytes = 0;
+    uint64_t load_bytes_requested = 0, load_bytes_needed = 0, load_stripe_bytes = 0;
+    uint64_t offset_tables = 0;  ///< made by shard indexers; 0 where identity slicing sufficed
+    uint64_t communication_bytes = 0, communication_nanoseconds = 0;
+    uint64_t prompt_tokens = 0, generated_tokens = 0;
+    double prefill_seconds = 0, decode_seconds = 0;  ///< steps with any prompt token / without
+};
+
+class Engine {
+  public:
+    /// Collective. Loads the model.
+    Engine(const EngineOptions& options, const Comm& comm);
+    ~Engine();
+    Engine(Engine&&) noexcept;
+
+    int rank() const;
+    int size() const;
+    const ModelSummary& model() const;
+    const LoadReport& load_report() const;  ///< rank 0
+    /// One line: activations, ISA, threads, layout ("bf16 activations, avx512, 2 threads, ...").
+    const std::string& description() const;
+    int64_t max_model_len() const;
+    int64_t vocab_size() const;
+    EngineStats stats() const;
+
+    // Rank 0. Throws kUsage for an empty or too long prompt or an id outside the vocabulary.
+    SequenceId add(SequenceRequest request);
+    void cancel(SequenceId id);
+    bool has_work() const;
+
+    /// Rank 0, while the other ranks follow: plans and runs one step.
+    std::vector<TokenOutput> step();
+    /// Other ranks: take part in steps until rank 0 shuts down.
+    void follow();
+    /// Rank 0: ends follow() on all ranks. The destructor of rank 0 does not do it.
+    void shutdown();
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+// ---- text -------------------------------------------------------------------------------------------------
+
+class TextStream {
+  public:
+    std::string add(int32_t id);  ///< the text that `id` completes; whole UTF-8 characters only
+    std::string finish();
+    ~TextStream();
+    TextStream(TextStream&&) noexcept;
+
+  private:
+    friend class Tokenizer;
+    struct Impl;
+    explicit TextStream(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+class Tokenizer {
+  public:
+    /// The tokenizer.json of a model directory; nullopt where there is none.
+    static std::optional<Tokenizer> open(const std::string& model);
+    std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
+    std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;
+    TextStream stream(bool skip_special_tokens = true) const;
+    int64_t vocab_size() const;
+
+  private:
+    struct Impl;
+    std::shared_ptr<const Impl> impl_;
+};
+
+// ---- small tensors, for reference files ------------------------------------------------------------------
+
+struct HostTensor {
+    std::string dtype;  ///< "F32", "I64" ...
+    std::vector<int64_t> shape;
+    std::vector<std::byte> data;
+};
+
+/// Reads one tensor of a .safetensors file whole; nullopt if the file has no such tensor.
+std::optional<HostTensor> read_tensor(const std::string& file, const std::string& name);
+
+}  // namespace conclave
