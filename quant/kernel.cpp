@@ -1,0 +1,49 @@
+#include "quant/kernel.h"
+
+#include "quant/kernels/kernels.h"
+
+namespace conclave::quant {
+
+std::vector<std::string> can_implement(const Kernel& kernel, const LinearDescriptor& linear,
+                                       const PartDescriptor& part, CpuFeatures cpu) {
+    std::vector<std::string> reasons;
+    if (!cpu.has(kernel.isa))
+        reasons.push_back(std::string("needs ") + isa_name(kernel.isa) + ", the CPU has " +
+                          (cpu.mask == 1 ? isa_name(Isa::kGeneric) : cpu.to_string()));
+    if (part.encoding.code != kernel.code)
+        reasons.push_back(std::string("computes ") + code_name(kernel.code) + " codes, not " +
+                          code_name(part.encoding.code));
+    // Rounded to bf16 and held as f32, an input is still exact: f32 kernels serve every rule.
+    if (kernel.x == XType::kBF16 && linear.rule != ActivationRule::kBF16)
+        reasons.push_back(std::string("reads bf16 input, the activation rule is ") +
+                          activation_rule_name(linear.rule));
+    if (linear.deterministic && !kernel.consistent)
+        reasons.push_back("its order of summation is not fixed (deterministic mode)");
+    return reasons;
+}
+
+KernelRegistry KernelRegistry::built_in() {
+    KernelRegistry registry;
+#define CONCLAVE_KERNEL(name, isa, code, x) registry.add(&name);
+#include "quant/kernels/kernels.inc"
+#undef CONCLAVE_KERNEL
+    return registry;
+}
+
+KernelChoice KernelRegistry::select(const LinearDescriptor& linear, const PartDescriptor& part,
+                                    CpuFeatures cpu) const {
+    KernelChoice choice;
+    for (const Kernel* kernel : kernels_) {
+        auto reasons = can_implement(*kernel, linear, part, cpu);
+        if (reasons.empty() && !choice.kernel) {
+            choice.kernel = kernel;
+            continue;
+        }
+        if (reasons.empty())
+            reasons.push_back(std::string("could serve, ") + choice.kernel->name + " comes first");
+        choice.refused.push_back({kernel, std::move(reasons)});
+    }
+    return choice;
+}
+
+}  // namespace conclave::quant

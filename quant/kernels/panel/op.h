@@ -1,0 +1,32 @@
+// Unquantized weights in panels of 16 rows.
+//
+// x in f32, W in f32, f16 or bf16 (converted to f32 exactly). With s_c the chain of the steps
+// k = c, c + 2, c + 4 ... in ascending order,
+//     s_c = fma(W[j][k], x[k], s_c),      out[j] = s_0 + s_1,
+// both chains beginning at 0. (The generic kernels round the product too: no fma there.)
+// Two chains suffice: at a latency of 4 cycles they take 16 bytes of bf16 per cycle, more than a
+// core gets from memory, and with 12 rows they are 24 accumulators, as many as registers can hold.
+//
+// x and W in bf16: the same over steps of two columns (an odd k is padded with a zero column),
+// each step being the instruction VDPBF16PS:
+//     s = fma(W[j][2t+1], x[2t+1], s); s = fma(W[j][2t], x[2t], s)
+// rounded to nearest even, subnormal inputs taken as zero, subnormal results flushed to zero.
+//
+// Packed: [panel][k][16] codes resp. [panel][ceil(k/2)][16][2]; rows from n to the end of the last
+// panel are zero. A call reads its panels once, in ascending addresses.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/kernel.h"
+
+namespace conclave::quant::panel {
+
+constexpr int64_t kRows = 16;  ///< rows of W in a panel: the model granule along N
+constexpr int64_t kGroup = 2;  ///< panels unpacked at once for many rows; bounds the scratch
+
+#define CONCLAVE_KERNEL(name, isa, code, x) void name##_run(const GemmCall& call);
+#include "quant/kernels/panel/kernels.inc"
+#undef CONCLAVE_KERNEL
+
+}  // namespace conclave::quant::panel

@@ -1,0 +1,134 @@
+// 16 floats as four vectors of four, which every compiler maps to the baseline of its CPU (SSE2,
+// NEON). fma rounds twice: a fused one would be a library call here. Internal linkage.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "runtime/base/half.h"
+
+namespace conclave::quant {
+namespace {
+
+struct Generic {
+    typedef float F4 __attribute__((vector_size(16)));
+    typedef int32_t I4 __attribute__((vector_size(16)));
+    struct V {
+        F4 q[4];
+    };
+
+    static V zero() { return set1(0); }
+    static V set1(float a) {
+        return {{F4{a, a, a, a}, F4{a, a, a, a}, F4{a, a, a, a}, F4{a, a, a, a}}};
+    }
+    static V load(const float* p) {
+        V v;
+        std::memcpy(&v, p, sizeof v);
+        return v;
+    }
+    static void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
+    static void store_bytes(std::byte* p, V v) { std::memcpy(p, &v, sizeof v); }
+    /// The first n of 16; the others are zero, their memory is not touched.
+    static V load_part(const float* p, int n) {
+        V v = zero();
+        std::memcpy(&v, p, static_cast<size_t>(n) * 4);
+        return v;
+    }
+    static void store_part(float* p, int n, V v) { std::memcpy(p, &v, static_cast<size_t>(n) * 4); }
+
+    static V load_f32(const std::byte* p) {
+        V v;
+        std::memcpy(&v, p, sizeof v);
+        return v;
+    }
+    static V load_f16(const std::byte* p) { return load_f16_part(p, 16); }
+    static V load_bf16(const std::byte* p) { return load_bf16_part(p, 16); }
+    static V load_f32_part(const std::byte* p, int n) {
+        V v = zero();
+        std::memcpy(&v, p, static_cast<size_t>(n) * 4);
+        return v;
+    }
+    static V load_f16_part(const std::byte* p, int n) {
+        uint16_t codes[16] = {};
+        std::memcpy(codes, p, static_cast<size_t>(n) * 2);
+        float f[16];
+        for (int i = 0; i < 16; ++i) f[i] = f16_to_f32(codes[i]);
+        return load(f);
+    }
+    static V load_bf16_part(const std::byte* p, int n) {
+        uint16_t codes[16] = {};
+        std::memcpy(codes, p, static_cast<size_t>(n) * 2);
+        uint32_t bits[16];
+        for (int i = 0; i < 16; ++i) bits[i] = uint32_t{codes[i]} << 16;
+        V v;
+        std::memcpy(&v, bits, sizeof v);
+        return v;
+    }
+
+    static V add(V a, V b) {
+        for (int i = 0; i < 4; ++i) a.q[i] += b.q[i];
+        return a;
+    }
+    static V sub(V a, V b) {
+        for (int i = 0; i < 4; ++i) a.q[i] -= b.q[i];
+        return a;
+    }
+    static V mul(V a, V b) {
+        for (int i = 0; i < 4; ++i) a.q[i] *= b.q[i];
+        return a;
+    }
+    static V div(V a, V b) {
+        for (int i = 0; i < 4; ++i) a.q[i] /= b.q[i];
+        return a;
+    }
+    static V sqrt(V a) {
+        for (int i = 0; i < 4; ++i)
+            for (int j = 0; j < 4; ++j) a.q[i][j] = __builtin_sqrtf(a.q[i][j]);
+        return a;
+    }
+    /// a * b + c
+    static V fma(V a, V b, V c) { return add(mul(a, b), c); }
+    /// b where either is NaN
+    static V max(V a, V b) {
+        for (int i = 0; i < 4; ++i) a.q[i] = select(a.q[i] > b.q[i], a.q[i], b.q[i]);
+        return a;
+    }
+    static V min(V a, V b) {
+        for (int i = 0; i < 4; ++i) a.q[i] = select(a.q[i] < b.q[i], a.q[i], b.q[i]);
+        return a;
+    }
+    /// a * 2^n for |n| <= 252, n = m - 1.5 * 2^23 whole
+    static V scale2(V a, V m) {
+        // In two factors, as 2^n itself may be no normal number.
+        for (int i = 0; i < 4; ++i) {
+            const I4 n = (I4)m.q[i] - 0x4b400000;
+            const I4 n0 = n >> 1;
+            const I4 n1 = n - n0;
+            a.q[i] = a.q[i] * (F4)((n0 + 127) << 23) * (F4)((n1 + 127) << 23);
+        }
+        return a;
+    }
+
+    static V round_bf16(V v) {
+        float f[16];
+        store(f, v);
+        for (float& a : f) a = bf16_to_f32(f32_to_bf16(a));
+        return load(f);
+    }
+    static void store_bf16_part(uint16_t* p, int n, V v) {
+        float f[16];
+        store(f, v);
+        for (int i = 0; i < n; ++i) p[i] = f32_to_bf16(f[i]);
+    }
+    static void store_f16_part(uint16_t* p, int n, V v) {
+        float f[16];
+        store(f, v);
+        for (int i = 0; i < n; ++i) p[i] = f32_to_f16(f[i]);
+    }
+
+  private:
+    static F4 select(I4 mask, F4 a, F4 b) { return (F4)((mask & (I4)a) | (~mask & (I4)b)); }
+};
+
+}  // namespace
+}  // namespace conclave::quant

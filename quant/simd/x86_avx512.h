@@ -1,0 +1,76 @@
+// 16 floats in one zmm register. Only for sources built with the AVX-512 flags; internal linkage.
+#pragma once
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace conclave::quant {
+namespace {
+
+struct Avx512 {
+    using V = __m512;
+
+    static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+
+    static V zero() { return _mm512_setzero_ps(); }
+    static V set1(float a) { return _mm512_set1_ps(a); }
+    static V load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, V v) { _mm512_storeu_ps(p, v); }
+    static void store_bytes(std::byte* p, V v) { _mm512_storeu_ps(p, v); }
+    /// The first n of 16; the others are zero, their memory is not touched.
+    static V load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+    static void store_part(float* p, int n, V v) { _mm512_mask_storeu_ps(p, first(n), v); }
+
+    static V load_f32(const std::byte* p) { return _mm512_loadu_ps(p); }
+    static V load_f16(const std::byte* p) { return f16(_mm256_loadu_si256(as_int(p))); }
+    static V load_bf16(const std::byte* p) { return bf16(_mm256_loadu_si256(as_int(p))); }
+    static V load_f32_part(const std::byte* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+    static V load_f16_part(const std::byte* p, int n) {
+        return f16(_mm256_maskz_loadu_epi16(first(n), p));
+    }
+    static V load_bf16_part(const std::byte* p, int n) {
+        return bf16(_mm256_maskz_loadu_epi16(first(n), p));
+    }
+
+    static V add(V a, V b) { return _mm512_add_ps(a, b); }
+    static V sub(V a, V b) { return _mm512_sub_ps(a, b); }
+    static V mul(V a, V b) { return _mm512_mul_ps(a, b); }
+    static V div(V a, V b) { return _mm512_div_ps(a, b); }
+    static V sqrt(V a) { return _mm512_sqrt_ps(a); }
+    /// a * b + c
+    static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+    /// b where either is NaN
+    static V max(V a, V b) { return _mm512_max_ps(a, b); }
+    static V min(V a, V b) { return _mm512_min_ps(a, b); }
+    /// a * 2^n for |n| <= 252, n = m - 1.5 * 2^23 whole
+    static V scale2(V a, V m) {
+        return _mm512_scalef_ps(a, _mm512_sub_ps(m, _mm512_set1_ps(12582912.0f)));
+    }
+
+    static __m512i bf16_bits(V v) {
+        const __m512i u = _mm512_castps_si512(v);
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+        const __m512i up = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+        const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
+        const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+        return _mm512_srli_epi32(_mm512_mask_mov_epi32(up, nan, quiet), 16);
+    }
+    static V round_bf16(V v) { return _mm512_castsi512_ps(_mm512_slli_epi32(bf16_bits(v), 16)); }
+    static void store_bf16_part(uint16_t* p, int n, V v) {
+        _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtepi32_epi16(bf16_bits(v)));
+    }
+    static void store_f16_part(uint16_t* p, int n, V v) {
+        _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    }
+
+  private:
+    static const __m256i* as_int(const std::byte* p) { return reinterpret_cast<const __m256i*>(p); }
+    static V f16(__m256i h) { return _mm512_cvtph_ps(h); }
+    static V bf16(__m256i h) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+    }
+};
+
+}  // namespace
+}  // namespace conclave::quant
