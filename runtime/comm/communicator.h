@@ -21,7 +21,7 @@ namespace conclave::comm {
 /// What the collectives of one communicator have cost so far on this rank.
 struct CommStats {
     uint64_t calls = 0;
-    uint64_t bytes = 0;       ///< payload handed in or received by this rank
+    uint64_t bytes = 0;        ///< payload handed in or received by this rank
     uint64_t nanoseconds = 0;  ///< time inside collectives, waiting included
 };
 
