@@ -1,0 +1,14 @@
+// The commands. run and verify are called on every rank, inspect and plan on one. Each returns the
+// exit code of its rank, or throws Error.
+#pragma once
+#include "launch/options.h"
+#include "runtime/api/conclave.hpp"
+
+namespace conclave::launch {
+
+int run(const Invocation& invocation, const Comm& comm);
+int verify(const Invocation& invocation, const Comm& comm);
+int inspect(const Invocation& invocation);
+int plan(const Invocation& invocation);
+
+}  // namespace conclave::launch

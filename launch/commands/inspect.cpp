@@ -1,0 +1,98 @@
+#include <spdlog/fmt/fmt.h>
+
+#include <nlohmann/json.hpp>
+
+#include "launch/commands/commands.h"
+#include "launch/console.h"
+#include "launch/format.h"
+
+namespace conclave::launch {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void print_json(const ModelSummary& m) {
+    Json json = {{"path", m.path},
+                 {"architecture", m.architecture},
+                 {"model_type", m.model_type},
+                 {"supported", m.supported},
+                 {"unsupported_reason", m.unsupported_reason},
+                 {"quantization", m.quantization},
+                 {"parameters", m.parameters},
+                 {"bytes", m.bytes},
+                 {"layers", m.layers},
+                 {"moe_layers", m.moe_layers},
+                 {"hidden_size", m.hidden_size},
+                 {"vocab_size", m.vocab_size},
+                 {"experts", m.experts},
+                 {"experts_per_token", m.experts_per_token},
+                 {"attention_heads", m.attention_heads},
+                 {"kv_heads", m.kv_heads},
+                 {"head_dim", m.head_dim},
+                 {"max_position_embeddings", m.max_position_embeddings},
+                 {"tokenizer", m.tokenizer}};
+    json["encodings"] = Json::array();
+    for (const EncodingBytes& e : m.encodings)
+        json["encodings"].push_back(
+            {{"encoding", e.encoding}, {"tensors", e.tensors}, {"bytes", e.bytes}});
+    json["parts"] = Json::array();
+    for (const auto& [part, bytes] : m.parts)
+        json["parts"].push_back({{"part", part}, {"bytes", bytes}});
+    json["files"] = Json::array();
+    for (const auto& [name, bytes] : m.files)
+        json["files"].push_back({{"name", name}, {"bytes", bytes}});
+    // Names come from the files: what is not UTF-8 in them must not throw.
+    print(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+/// "bf16 14.5 MiB (339 tensors)", one a line under a common heading.
+void add_list(std::string& out, const char* heading, const std::vector<std::string>& entries) {
+    for (size_t i = 0; i < entries.size(); ++i)
+        out += fmt::format("{:<14} {}\n", i == 0 ? heading : "", entries[i]);
+}
+
+std::string sized(const std::string& name, uint64_t bytes) {
+    return fmt::format("{:<24} {:>10}", printable(name), human_bytes(static_cast<double>(bytes)));
+}
+
+void print_text(const ModelSummary& m) {
+    std::string out;
+    const auto line = [&](const char* heading, const std::string& text) {
+        out += fmt::format("{:<14} {}\n", heading, text);
+    };
+    line("model", printable(m.path));
+    line("architecture", printable(m.architecture) + " (" + printable(m.model_type) + ")");
+    line("parameters", fmt::format("{} in {}", human_count(static_cast<double>(m.parameters)),
+                                   human_bytes(static_cast<double>(m.bytes))));
+    line("layers", fmt::format("{}, hidden {}, vocabulary {}, up to {} tokens", m.layers,
+                               m.hidden_size, m.vocab_size, m.max_position_embeddings));
+    if (m.experts > 0)
+        line("experts", fmt::format("{}, {} for each token, in {} layers", m.experts,
+                                    m.experts_per_token, m.moe_layers));
+    line("attention", fmt::format("{} query heads, {} KV heads, {} wide", m.attention_heads,
+                                  m.kv_heads, m.head_dim));
+    line("quantization", printable(m.quantization));
+    line("tokenizer", m.tokenizer ? "yes" : "none: takes and gives token ids");
+    line("supported", m.supported ? "yes" : "no: " + printable(m.unsupported_reason));
+    std::vector<std::string> entries;
+    for (const EncodingBytes& e : m.encodings)
+        entries.push_back(sized(e.encoding, e.bytes) + fmt::format("  {} tensors", e.tensors));
+    add_list(out, "encodings", entries);
+    entries.clear();
+    for (const auto& [part, bytes] : m.parts) entries.push_back(sized(part, bytes));
+    add_list(out, "parts", entries);
+    entries.clear();
+    for (const auto& [name, bytes] : m.files) entries.push_back(sized(name, bytes));
+    add_list(out, "files", entries);
+    print(out);
+}
+
+}  // namespace
+
+int inspect(const Invocation& invocation) {
+    const ModelSummary summary = conclave::inspect(invocation.engine.model);
+    invocation.json ? print_json(summary) : print_text(summary);
+    return 0;
+}
+
+}  // namespace conclave::launch

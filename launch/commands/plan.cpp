@@ -1,0 +1,90 @@
+#include <spdlog/fmt/fmt.h>
+
+#include <nlohmann/json.hpp>
+
+#include "launch/commands/commands.h"
+#include "launch/console.h"
+#include "launch/format.h"
+
+namespace conclave::launch {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void print_json(const LoadPlan& p) {
+    Json json = {{"layout", p.layout},
+                 {"layout_reason", p.layout_reason},
+                 {"isa", p.isa},
+                 {"gathers_per_layer", p.gathers_per_layer},
+                 {"reductions_per_layer", p.reductions_per_layer},
+                 {"communication_bytes_per_token", p.communication_bytes_per_token},
+                 {"notices", p.notices}};
+    json["ranks"] = Json::array();
+    for (const RankPlan& r : p.ranks)
+        json["ranks"].push_back({{"rank", r.rank},
+                                 {"query_heads", r.query_heads},
+                                 {"kv_heads", r.kv_heads},
+                                 {"experts", r.experts},
+                                 {"expert_width", r.expert_width},
+                                 {"weight_bytes", r.weight_bytes},
+                                 {"kv_bytes", r.kv_bytes},
+                                 {"read_bytes", r.read_bytes},
+                                 {"stripe_bytes", r.stripe_bytes}});
+    json["kernels"] = Json::array();
+    for (const KernelUse& k : p.kernels)
+        json["kernels"].push_back({{"layer", k.layer},
+                                   {"layers", k.layers},
+                                   {"kernel", k.kernel},
+                                   {"encoding", k.encoding},
+                                   {"activations", k.activations},
+                                   {"refused", k.refused}});
+    print(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+std::string bytes(uint64_t n) { return human_bytes(static_cast<double>(n)); }
+
+std::string rank_table(const LoadPlan& p) {
+    std::string out = fmt::format("{:>4}  {:>7}  {:>8}  {:>7}  {:>8}  {:>10}  {:>10}  {:>10}  {}\n",
+                                  "rank", "q heads", "kv heads", "experts", "width", "weights",
+                                  "KV cache", "to read", "cut away");
+    for (const RankPlan& r : p.ranks)
+        out += fmt::format("{:>4}  {:>7}  {:>8}  {:>7}  {:>8}  {:>10}  {:>10}  {:>10}  {:>8}\n",
+                           r.rank, r.query_heads, r.kv_heads, r.experts, r.expert_width,
+                           bytes(r.weight_bytes), bytes(r.kv_bytes), bytes(r.read_bytes),
+                           bytes(r.stripe_bytes));
+    return out;
+}
+
+std::string kernel_list(const LoadPlan& p) {
+    std::string out;
+    for (const KernelUse& k : p.kernels) {
+        out += fmt::format("{} ({} {}): {}, {} weights, {} activations\n", printable(k.layer),
+                           k.layers, k.layers == 1 ? "layer" : "layers", k.kernel, k.encoding,
+                           k.activations);
+        for (const std::string& reason : k.refused) out += "  refused: " + printable(reason) + "\n";
+    }
+    return out;
+}
+
+void print_text(const LoadPlan& p, bool kernels) {
+    std::string out = "layout         " + p.layout + "\n";
+    if (!p.layout_reason.empty()) out += "because        " + p.layout_reason + "\n";
+    out += "instructions   " + p.isa + "\n";
+    out += fmt::format("communication  {} gathers and {} reductions a layer, {} a token and rank\n",
+                       p.gathers_per_layer, p.reductions_per_layer,
+                       bytes(p.communication_bytes_per_token));
+    out += "\n" + rank_table(p);
+    for (const std::string& notice : p.notices) out += printable(notice) + "\n";
+    if (kernels) out += "\n" + kernel_list(p);
+    print(out);
+}
+
+}  // namespace
+
+int plan(const Invocation& invocation) {
+    const LoadPlan p = conclave::plan(invocation.engine, invocation.plan_ranks);
+    invocation.json ? print_json(p) : print_text(p, invocation.plan_kernels);
+    return 0;
+}
+
+}  // namespace conclave::launch

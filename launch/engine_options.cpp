@@ -1,0 +1,22 @@
+#include "launch/engine_options.h"
+
+#include <limits>
+
+namespace conclave::launch {
+
+EngineOptions engine_options(const Invocation& invocation, const Comm& comm, Console& console) {
+    EngineOptions options = invocation.engine;
+    const int rank = comm.rank();
+    options.log = [&console, rank](LogLevel level, std::string_view message) {
+        console.log(rank, level, message);
+    };
+    options.progress = [&console](const LoadProgress& p) { console.progress(p); };
+    return options;
+}
+
+int64_t model_limit(const std::string& model) {
+    const int64_t limit = conclave::inspect(model).max_position_embeddings;
+    return limit > 0 ? limit : std::numeric_limits<int64_t>::max() / 4;
+}
+
+}  // namespace conclave::launch

@@ -1,0 +1,379 @@
+#include "launch/options.h"
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "launch/help.h"
+
+namespace conclave::launch {
+namespace {
+
+constexpr int64_t kMaxTokens = int64_t{1} << 40;
+
+/// Unlike CLI::Range this refuses NaN and says what it wants.
+CLI::Validator in_range(double least, double most, const std::string& wanted) {
+    return CLI::Validator(
+        [=](std::string& value) -> std::string {
+            double number = 0;
+            if (CLI::detail::lexical_cast(value, number) && number >= least && number <= most)
+                return {};
+            return "must be " + wanted + ", not " + value;
+        },
+        "");
+}
+
+CLI::Validator at_least(int64_t least, int64_t most = kMaxTokens) {
+    return in_range(static_cast<double>(least), static_cast<double>(most),
+                    most == kMaxTokens ? "a whole number, at least " + std::to_string(least)
+                                       : "a whole number from " + std::to_string(least) + " to " +
+                                             std::to_string(most));
+}
+
+CLI::Validator one_of(std::vector<std::string> words) {
+    std::string list;
+    for (const auto& word : words) list += (list.empty() ? "" : ", ") + word;
+    return CLI::Validator(
+        [words = std::move(words), list](std::string& value) -> std::string {
+            for (const auto& word : words)
+                if (value == word) return {};
+            return "must be one of " + list + ", not " + value;
+        },
+        "");
+}
+
+/// "2x4"
+bool is_grid(const std::string& text) {
+    const auto is_size = [](const std::string& s) {
+        return !s.empty() && s.size() <= 6 && s[0] != '0' &&
+               s.find_first_not_of("0123456789") == std::string::npos;
+    };
+    const size_t x = text.find('x');
+    return x != std::string::npos && is_size(text.substr(0, x)) && is_size(text.substr(x + 1));
+}
+
+CLI::Validator expert_layout() {
+    return CLI::Validator(
+        [](std::string& value) -> std::string {
+            if (value == "auto" || value == "tp" || value == "ep" || is_grid(value)) return {};
+            return "must be auto, tp, ep or TPxEP such as 2x4, not " + value;
+        },
+        "");
+}
+
+void add_model(CLI::App& app, Invocation& to) {
+    app.add_option("MODEL,-m,--model", to.engine.model,
+                   "Directory of the checkpoint, or one .safetensors file")
+        ->envname("CONCLAVE_MODEL")
+        ->type_name("");
+}
+
+void add_engine(CLI::App& app, EngineOptions& to) {
+    const char* const group = "Engine";
+    app.add_option("--activations", to.activations,
+                   "Arithmetic of matrix inputs: auto (as the weights), f32, bf16")
+        ->envname("CONCLAVE_ACTIVATIONS")
+        ->check(one_of({"auto", "f32", "bf16"}))
+        ->type_name("TYPE")
+        ->group(group)
+        ->default_str("auto");
+    app.add_flag("--deterministic", to.deterministic,
+                 "The same numbers at any number of ranks and threads; costs some speed")
+        ->envname("CONCLAVE_DETERMINISTIC")
+        ->group(group);
+    app.add_option(
+           "--expert-parallel", to.expert_parallel,
+           "How ranks share experts: tp (each a slice of every expert), ep (each some whole "
+           "experts), TPxEP such as 2x4 (their product is the number of ranks), auto")
+        ->envname("CONCLAVE_EXPERT_PARALLEL")
+        ->check(expert_layout())
+        ->type_name("LAYOUT")
+        ->group(group)
+        ->default_str("auto");
+    app.add_option("--tensor-parallel-size", to.tensor_parallel_size,
+                   "Ranks that share one copy of the model; so far only all of them. Also -tp")
+        ->envname("CONCLAVE_TENSOR_PARALLEL_SIZE")
+        ->check(at_least(1, 1 << 20))
+        ->type_name("N")
+        ->group(group)
+        ->default_str("all ranks");
+    app.add_option("--quantization", to.quantization,
+                   "Insist on this format; an error where the checkpoint is in another")
+        ->envname("CONCLAVE_QUANTIZATION")
+        ->type_name("NAME")
+        ->group(group)
+        ->default_str("what the checkpoint says");
+    app.add_option("--kv-cache-dtype", to.kv_cache_dtype,
+                   "Numbers of the KV cache: auto (as the activations), f32, f16, bf16")
+        ->envname("CONCLAVE_KV_CACHE_DTYPE")
+        ->check(one_of({"auto", "f32", "f16", "bf16"}))
+        ->type_name("TYPE")
+        ->group(group)
+        ->default_str("auto");
+    app.add_option("-t,--threads", to.threads, "Threads of each rank")
+        ->envname("CONCLAVE_THREADS")
+        ->check(at_least(1, 4096))
+        ->type_name("N")
+        ->group(group)
+        ->default_str("CPUs it may use / ranks sharing them");
+}
+
+void add_limits(CLI::App& app, EngineOptions& to, const char* context_default) {
+    const char* const group = "Limits";
+    app.add_option("-c,--ctx-size,--max-model-len", to.max_model_len,
+                   "Tokens of one sequence, prompt included")
+        ->envname("CONCLAVE_MAX_MODEL_LEN")
+        ->check(at_least(1))
+        ->type_name("N")
+        ->group(group)
+        ->default_str(context_default);
+    app.add_option("--max-num-seqs", to.max_num_seqs, "Sequences in one step")
+        ->envname("CONCLAVE_MAX_NUM_SEQS")
+        ->check(at_least(1, 1 << 20))
+        ->type_name("N")
+        ->group(group)
+        ->capture_default_str();
+    app.add_option("-b,--max-num-batched-tokens,--batch-size", to.max_num_batched_tokens,
+                   "Tokens in one step; longer prompts go in chunks")
+        ->envname("CONCLAVE_MAX_NUM_BATCHED_TOKENS")
+        ->check(at_least(1, 1 << 24))
+        ->type_name("N")
+        ->group(group)
+        ->capture_default_str();
+}
+
+void add_ranks(CLI::App& app, Invocation& to) {
+    app.add_option("--local-ranks", to.local_ranks,
+                   "Run N ranks as threads of this process, without MPI: to try layouts")
+        ->envname("CONCLAVE_LOCAL_RANKS")
+        ->check(at_least(1, 1024))
+        ->type_name("N")
+        ->group("Engine");
+}
+
+void add_verbose(CLI::App& app, Invocation& to) {
+    app.add_flag("-v,--verbose", to.verbose, "Say more on standard error, from all ranks")
+        ->envname("CONCLAVE_VERBOSE");
+}
+
+void add_json(CLI::App& app, Invocation& to) {
+    app.add_flag("--json", to.json, "Print one JSON object");
+}
+
+struct RunText {
+    std::string ids;
+    CLI::Option *prompt = nullptr, *prompt_ids = nullptr, *file = nullptr, *temperature = nullptr;
+    std::vector<CLI::Option*> filters;  ///< sampling options that need a temperature
+};
+
+void add_prompt(CLI::App& app, RunOptions& to, RunText& text) {
+    text.prompt = app.add_option("-p,--prompt", to.prompt, "Text to continue")->type_name("TEXT");
+    text.prompt_ids = app.add_option("--prompt-ids", text.ids, "Token ids to continue, as 1,2,3")
+                          ->type_name("IDS");
+    text.file = app.add_option("-f,--file", to.file,
+                               "Read the prompt from a file; one line break at its end is dropped")
+                    ->type_name("FILE");
+    app.add_option("-n,--max-tokens,--predict,--n-predict", to.max_tokens,
+                   "Tokens to generate at most")
+        ->check(at_least(1))
+        ->type_name("N")
+        ->capture_default_str();
+    app.add_flag("--ignore-eos", to.ignore_eos, "Go on after the model's end-of-text token");
+    for (CLI::Option* option : app.get_options())
+        if (option->get_group() == "Options" && option->nonpositional() &&
+            option != app.get_help_ptr() && option->get_name() != "--model")
+            option->group("Generation");
+}
+
+void add_sampling(CLI::App& app, SamplingParams& to, RunText& text) {
+    const char* const group = "Sampling";
+    text.temperature =
+        app.add_option("--temperature,--temp", to.temperature, "0 takes the most likely token")
+            ->check(in_range(0, 1e6, "a number, at least 0"))
+            ->type_name("X")
+            ->group(group)
+            ->default_str("0");
+    text.filters = {
+        app.add_option("--top-k", to.top_k, "Keep the k most likely tokens; 0 keeps all")
+            ->check(at_least(0))
+            ->type_name("K"),
+        app.add_option("--top-p", to.top_p, "Keep the most likely tokens that make up P")
+            ->check(in_range(1e-300, 1, "above 0 and at most 1"))
+            ->type_name("P"),
+        app.add_option("--min-p", to.min_p, "Keep tokens at least P times as likely as the best")
+            ->check(in_range(0, 1, "between 0 and 1"))
+            ->type_name("P"),
+    };
+    for (CLI::Option* option : text.filters) option->group(group)->capture_default_str();
+    app.add_option("-s,--seed", to.seed, "Seed of the random choice")
+        ->type_name("N")
+        ->group(group)
+        ->capture_default_str();
+}
+
+void finish_run(Invocation& to, const RunText& text) {
+    const auto given = text.prompt->count() + text.prompt_ids->count() + text.file->count();
+    if (given != 1)
+        throw Error(ErrorCode::kUsage,
+                    std::string(given == 0 ? "no prompt" : "more than one prompt") +
+                        ": give exactly one of --prompt TEXT, --prompt-ids 1,2,3 and --file FILE");
+    to.run.from_ids = text.prompt_ids->count() > 0;
+    to.run.from_file = text.file->count() > 0;
+    if (to.run.from_ids) to.run.prompt_ids = parse_ids(text.ids);
+    bool filtered = false;
+    for (const CLI::Option* option : text.filters) filtered |= option->count() > 0;
+    if (filtered && text.temperature->count() == 0) to.run.sampling.temperature = 1;
+}
+
+/// CLI11 knows short options of one letter only.
+void spell_out_tp(std::vector<std::string>& arguments) {
+    for (std::string& a : arguments) {
+        if (a == "--") break;
+        if (a == "-tp" || a.rfind("-tp=", 0) == 0) a.replace(0, 3, "--tensor-parallel-size");
+    }
+}
+
+/// The program with its commands; what they are given lands in an Invocation and a RunText.
+struct CommandLine {
+    CLI::App app{"Conclave runs Mixture-of-Experts language models on CPUs, across MPI ranks.",
+                 "conclave"};
+    CLI::App *run, *inspect, *plan, *verify, *version;
+    RunText text;
+
+    explicit CommandLine(Invocation& to) {
+        app.formatter(help_formatter("conclave COMMAND [options]"));
+        app.footer(kHelpFooter);
+        app.set_help_flag("-h,--help", "Print this help");
+        app.set_version_flag("--version", std::string("conclave ") + conclave::version());
+        app.require_subcommand(1);
+        run = command("run", "Generate text", "run MODEL --prompt TEXT [options]", kRunHelpFooter);
+        inspect = command("inspect", "Say what a checkpoint holds", "inspect MODEL [options]",
+                          kInspectHelpFooter);
+        plan = command("plan", "Say what running a model on N ranks would take",
+                       "plan MODEL --ranks N [options]", kPlanHelpFooter);
+        verify = command("verify", "Compare a model's logits with a reference",
+                         "verify MODEL --reference FILE [options]", kVerifyHelpFooter);
+        version = command("version", "Print the version", "version", "");
+        for (CLI::App* c : {run, inspect, plan, verify}) add_model(*c, to);
+        add_prompt(*run, to.run, text);
+        add_sampling(*run, to.run.sampling, text);
+        add_verify(to);
+        add_plan(to);
+        for (CLI::App* c : {inspect, plan, verify}) add_json(*c, to);
+        for (CLI::App* c : {run, inspect, plan, verify}) {
+            add_engine(*c, to.engine);
+            add_limits(*c, to.engine, default_context(c));
+            add_verbose(*c, to);
+        }
+        add_ranks(*run, to);
+        add_ranks(*verify, to);
+    }
+
+  private:
+    CLI::App* command(const char* name, const char* what, const std::string& usage,
+                      const char* footer) {
+        CLI::App* c = app.add_subcommand(name, what);
+        c->formatter(help_formatter("conclave " + usage));
+        c->footer(footer);
+        c->set_help_flag("-h,--help", "Print this help");
+        return c;
+    }
+
+    const char* default_context(const CLI::App* c) const {
+        if (c == run) return "what prompt and -n need";
+        return c == verify ? "what the reference needs" : "what the model allows";
+    }
+
+    void add_verify(Invocation& to) {
+        verify->add_option("--reference", to.reference, "The .safetensors file to compare with")
+            ->type_name("FILE");
+        verify
+            ->add_option("--tolerance", to.tolerance,
+                         "Largest difference, in standard deviations of the reference")
+            ->check(in_range(0, 1e300, "a number, at least 0"))
+            ->type_name("X")
+            ->default_str("1e-4");
+    }
+
+    void add_plan(Invocation& to) {
+        plan->add_option("--ranks", to.plan_ranks, "Ranks to plan for")
+            ->check(at_least(1, 1 << 16))
+            ->type_name("N")
+            ->capture_default_str();
+        plan->add_flag("--kernels", to.plan_kernels,
+                       "Also say which kernel serves which layer, and why others do not");
+    }
+};
+
+Invocation finish(CommandLine& line, Invocation to) {
+    if (line.version->parsed()) {
+        to.text = std::string("conclave ") + conclave::version() + "\n";
+        return to;
+    }
+    const std::pair<CLI::App*, Command> commands[] = {{line.run, Command::kRun},
+                                                      {line.inspect, Command::kInspect},
+                                                      {line.plan, Command::kPlan},
+                                                      {line.verify, Command::kVerify}};
+    for (const auto& [app, command] : commands) {
+        if (!app->parsed()) continue;
+        to.command = command;
+        if (to.engine.model.empty())
+            throw Error(ErrorCode::kUsage,
+                        "no model: give the checkpoint's directory, as in "
+                        "conclave " +
+                            app->get_name() + " MODEL");
+    }
+    if (to.command == Command::kRun) finish_run(to, line.text);
+    if (to.command == Command::kVerify && to.reference.empty())
+        throw Error(ErrorCode::kUsage, "no reference: give --reference FILE.safetensors");
+    return to;
+}
+
+std::string help_hint(const CommandLine& line) {
+    for (const CLI::App* command : line.app.get_subcommands())
+        return "conclave " + command->get_name() + " --help";
+    return "conclave --help";
+}
+
+}  // namespace
+
+std::vector<int32_t> parse_ids(const std::string& text) {
+    std::vector<int32_t> ids;
+    const char *at = text.data(), *const end = at + text.size();
+    while (true) {
+        int32_t id = -1;
+        const auto [next, failure] = std::from_chars(at, end, id);
+        if (failure != std::errc() || id < 0 || (next != end && *next != ','))
+            throw Error(ErrorCode::kUsage,
+                        "--prompt-ids: wants token ids separated by commas, "
+                        "such as 1,2,3, not " +
+                            text);
+        ids.push_back(id);
+        if (next == end) return ids;
+        at = next + 1;
+    }
+}
+
+Invocation parse(std::vector<std::string> arguments) {
+    Invocation to;
+    CommandLine line(to);
+    spell_out_tp(arguments);
+    std::reverse(arguments.begin(), arguments.end());  // the order CLI11 wants
+    try {
+        line.app.parse(std::move(arguments));
+    } catch (const CLI::CallForHelp&) {
+        const auto commands = line.app.get_subcommands();
+        to.text = commands.empty() ? line.app.help() : commands.front()->help();
+        return to;
+    } catch (const CLI::CallForVersion& e) {
+        to.text = std::string(e.what()) + "\n";
+        return to;
+    } catch (const CLI::ParseError& e) {
+        throw Error(ErrorCode::kUsage, std::string(e.what()) + " (see " + help_hint(line) + ")");
+    }
+    return finish(line, to);
+}
+
+}  // namespace conclave::launch

@@ -1,0 +1,41 @@
+// The command line: what was asked for, checked as far as that is possible without a model.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/api/conclave.hpp"
+
+namespace conclave::launch {
+
+enum class Command { kText, kRun, kInspect, kPlan, kVerify };
+
+struct RunOptions {
+    std::string prompt, file;  ///< one of prompt, file and prompt_ids is given
+    std::vector<int32_t> prompt_ids;
+    bool from_ids = false, from_file = false;
+    int64_t max_tokens = 128;
+    SamplingParams sampling;
+    bool ignore_eos = false;
+};
+
+struct Invocation {
+    Command command = Command::kText;
+    std::string text;  ///< kText: help or version, for standard output
+    EngineOptions engine;
+    int local_ranks = 0;  ///< > 0: that many ranks as threads of this process
+    bool verbose = false, json = false;
+    RunOptions run;
+    int plan_ranks = 1;
+    bool plan_kernels = false;
+    std::string reference;  ///< verify
+    double tolerance = 1e-4;
+};
+
+/// `arguments` without the program's name. Throws Error(kUsage) that says what to do.
+Invocation parse(std::vector<std::string> arguments);
+
+/// "1,2,3" -> {1, 2, 3}. Throws Error(kUsage).
+std::vector<int32_t> parse_ids(const std::string& text);
+
+}  // namespace conclave::launch
