@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace conclave::exec {
@@ -13,22 +14,32 @@ struct NumaNode {
 
 struct Topology {
     std::vector<NumaNode> nodes;  ///< only nodes with at least one allowed CPU
-    int host_cpus = 0;            ///< CPUs online on the host, allowed or not
+    /// CPUs that this process could have if nobody bound it: those online, less what a container or
+    /// a batch system keeps from it (mpirun's binding does not count).
+    int host_cpus = 0;
     /// False for pretended machines: threads are then not bound.
     bool bind = true;
 
     int cpus() const;
-    /// The calling process's affinity mask and /sys/devices/system/node.
+    /// The calling thread's affinity mask and /sys/devices/system/node.
     static Topology detect();
     /// A pretended machine: `nodes` nodes of `cpus_per_node` CPUs; threads are not bound.
     static Topology pretend(int nodes, int cpus_per_node);
 };
+
+/// "0-3,8,10-11" as /sys writes it -> {0,1,2,3,8,10,11}. Throws kBadContent.
+std::vector<int> parse_cpulist(std::string_view text);
+
+/// The allowed CPUs divided over the nodes that `sysfs` (/sys/devices/system/node) names. Where it
+/// is absent or unreadable, one node; a CPU that no node names goes to the first.
+std::vector<NumaNode> numa_nodes(const std::vector<int>& allowed, const std::string& sysfs);
 
 /// What one rank of a host was given, for all ranks of that host.
 struct RankCpus {
     uint64_t mask_hash = 0;  ///< of the affinity mask
     int cpus = 0;            ///< in the mask
 };
+RankCpus rank_cpus(const Topology& topology);
 
 /// Default threads of rank `self`: its CPUs / the local ranks that share its mask, at least 1.
 int default_threads(const std::vector<RankCpus>& local_ranks, int self);
