@@ -1,0 +1,104 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "quant/kernel.h"
+
+namespace conclave::quant {
+namespace {
+
+LinearDescriptor linear(ActivationRule rule) {
+    LinearDescriptor d;
+    d.k = 64;
+    d.rule = rule;
+    return d;
+}
+PartDescriptor part(CodeType code) { return {"q_proj", 32, {code}}; }
+CpuFeatures cpu(std::initializer_list<Isa> isas) {
+    CpuFeatures f;
+    for (Isa isa : isas) f.mask |= 1u << static_cast<int>(isa);
+    return f;
+}
+void nothing(const GemmCall&) {}
+
+TEST(Rule, AutoFollowsTheCodesAndAnExplicitPolicyWins) {
+    EXPECT_EQ(activation_rule({CodeType::kBF16}, Activations::kAuto), ActivationRule::kBF16);
+    EXPECT_EQ(activation_rule({CodeType::kF16}, Activations::kAuto), ActivationRule::kNone);
+    EXPECT_EQ(activation_rule({CodeType::kF32}, Activations::kAuto), ActivationRule::kNone);
+    EXPECT_EQ(activation_rule({CodeType::kBF16}, Activations::kF32), ActivationRule::kNone);
+    EXPECT_EQ(activation_rule({CodeType::kF32}, Activations::kBF16), ActivationRule::kBF16);
+}
+
+TEST(Registry, ServesEveryCodeAndRuleOnEveryCpu) {
+    const KernelRegistry registry = KernelRegistry::built_in();
+    for (const CpuFeatures& features :
+         {cpu({}), cpu({Isa::kAvx2}), cpu({Isa::kAvx2, Isa::kAvx512}),
+          cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Bf16})})
+        for (CodeType code : {CodeType::kF32, CodeType::kF16, CodeType::kBF16})
+            for (ActivationRule rule : {ActivationRule::kNone, ActivationRule::kBF16})
+                for (bool deterministic : {false, true}) {
+                    LinearDescriptor d = linear(rule);
+                    d.deterministic = deterministic;
+                    const KernelChoice choice = registry.select(d, part(code), features);
+                    ASSERT_NE(choice.kernel, nullptr);
+                    EXPECT_EQ(choice.kernel->code, code);
+                    EXPECT_TRUE(features.has(choice.kernel->isa));
+                    EXPECT_EQ(choice.refused.size() + 1, registry.kernels().size());
+                    for (const KernelRefusal& refusal : choice.refused)
+                        EXPECT_FALSE(refusal.reasons.empty()) << refusal.kernel->name;
+                }
+}
+
+#if defined(__x86_64__)
+TEST(Registry, PrefersTheWidestInstructionSet) {
+    const KernelRegistry registry = KernelRegistry::built_in();
+    const auto name = [&](CpuFeatures features, ActivationRule rule) {
+        return std::string(
+            registry.select(linear(rule), part(CodeType::kBF16), features).kernel->name);
+    };
+    const auto all = cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16});
+    EXPECT_EQ(name(all, ActivationRule::kBF16), "panel_bf16_bf16_avx512bf16");
+    EXPECT_EQ(name(all, ActivationRule::kNone), "panel_bf16_avx512");
+    EXPECT_EQ(name(cpu({Isa::kAvx2, Isa::kAvx512}), ActivationRule::kBF16), "panel_bf16_avx512");
+    EXPECT_EQ(name(cpu({Isa::kAvx2}), ActivationRule::kNone), "panel_bf16_avx2");
+    EXPECT_EQ(name(cpu({}), ActivationRule::kBF16), "panel_bf16_generic");
+}
+#endif
+
+TEST(Registry, NamesAllReasonsAtOnce) {
+    Kernel odd{};
+    odd.name = "odd";
+    odd.isa = Isa::kAvx512Bf16;
+    odd.code = CodeType::kF16;
+    odd.x = XType::kBF16;
+    odd.run = nothing;
+    LinearDescriptor d = linear(ActivationRule::kNone);
+    d.deterministic = true;
+    const auto reasons = can_implement(odd, d, part(CodeType::kF32), cpu({Isa::kAvx2}));
+    ASSERT_EQ(reasons.size(), 4u);
+    EXPECT_EQ(reasons[0], "needs avx512bf16, the CPU has avx2");
+    EXPECT_EQ(reasons[1], "computes f16 codes, not f32");
+    EXPECT_EQ(reasons[2], "reads bf16 input, the activation rule is f32");
+
+    KernelRegistry registry = KernelRegistry::built_in();
+    EXPECT_EQ(registry.kernels().size(), [&] {
+        std::set<std::string> names;
+        for (const Kernel* k : registry.kernels()) names.insert(k->name);
+        return names.size();
+    }());
+    odd.isa = Isa::kGeneric;
+    odd.code = CodeType::kF32;
+    odd.x = XType::kF32;
+    registry.add_front(&odd);
+    d.deterministic = false;
+    EXPECT_EQ(registry.select(d, part(CodeType::kF32), cpu({})).kernel, &odd);
+    d.deterministic = true;
+    const KernelChoice choice = registry.select(d, part(CodeType::kF32), cpu({}));
+    EXPECT_NE(choice.kernel, &odd);
+    EXPECT_EQ(choice.refused.front().kernel, &odd);
+    EXPECT_EQ(KernelRegistry().select(d, part(CodeType::kF32), cpu({})).kernel, nullptr);
+}
+
+}  // namespace
+}  // namespace conclave::quant
