@@ -64,15 +64,7 @@ class Guard final : public nlohmann::json_sax<Json> {
 
     bool null() override { return progress_.event(), handler_.on_null(), true; }
     bool boolean(bool v) override { return progress_.event(), handler_.on_bool(v), true; }
-    bool number_integer(int64_t v) override {
-        progress_.event();
-        if (v < 0) {
-            handler_.on_int(v);
-        } else {
-            handler_.on_uint(static_cast<uint64_t>(v));  // -0
-        }
-        return true;
-    }
+    bool number_integer(int64_t v) override { return progress_.event(), handler_.on_int(v), true; }
     bool number_unsigned(uint64_t v) override {
         return progress_.event(), handler_.on_uint(v), true;
     }

@@ -24,7 +24,7 @@ class JsonHandler {
     virtual ~JsonHandler() = default;
     virtual void on_null() = 0;
     virtual void on_bool(bool value) = 0;
-    virtual void on_int(int64_t value) = 0;    ///< a negative integer
+    virtual void on_int(int64_t value) = 0;    ///< written with a minus sign (-0 too)
     virtual void on_uint(uint64_t value) = 0;  ///< any other integer below 2^64
     virtual void on_double(double value) = 0;  ///< any other number; finite
     virtual void on_string(std::string& value) = 0;
