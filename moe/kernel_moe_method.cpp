@@ -1,0 +1,88 @@
+#include "moe/kernel_moe_method.h"
+
+#include "runtime/base/interval.h"
+#include "sharding/gemm_tasks.h"
+#include "sharding/kernel_linear_method.h"
+
+namespace conclave::moe {
+
+using sharding::GemmBlock;
+using sharding::GemmJob;
+
+void KernelMoeMethod::create_weights(quant::FusedMoeWeights& weights,
+                                     const quant::MethodContext& context) const {
+    const sharding::KernelLinearMethod linear;
+    for (size_t e = 0; e < weights.w13.size(); ++e) {
+        linear.create_weights(weights.w13[e], context);
+        linear.create_weights(weights.w2[e], context);
+    }
+}
+
+void KernelMoeMethod::apply_w13(const quant::FusedMoeWeights& weights, quant::WeightBases bases,
+                                quant::PreparedInput& x, const quant::DispatchView& dispatch,
+                                float* intermediate, int64_t stride, const quant::VectorOps& ops,
+                                Executor& executor) const {
+    // Per active expert, the input rows of its slots in the form that gate and up read.
+    struct Expert {
+        const quant::LinearWeights* w;
+        std::vector<const void*> gate_x, up_x;
+    };
+    std::vector<Expert> active;
+    std::vector<GemmJob> jobs;
+    for (size_t e = 0; e < weights.w13.size(); ++e) {
+        const int64_t first = dispatch.offsets[e], rows = dispatch.offsets[e + 1] - first;
+        if (rows == 0) continue;
+        const quant::LinearWeights& w = weights.w13[e];
+        const auto* gate = x.form(w.descriptor.rule, w.parts[0].kernel->x);
+        const auto* up = x.form(w.descriptor.rule, w.parts[1].kernel->x);
+        Expert a{&w, {}, {}};
+        for (int64_t r = 0; r < rows; ++r) {
+            a.gate_x.push_back(gate[dispatch.token[first + r]]);
+            a.up_x.push_back(up[dispatch.token[first + r]]);
+        }
+        active.push_back(std::move(a));
+        jobs.push_back({&w.parts[0], active.back().gate_x.data(), rows,
+                        intermediate + first * stride, stride});
+    }
+    const auto blocks = sharding::divide(jobs, executor);
+    std::vector<int64_t> counts;
+    for (const auto& b : blocks) counts.push_back(static_cast<int64_t>(b.size()));
+    executor.parallel_for(counts, [&](int node, int64_t i) {
+        const GemmBlock& b = blocks[node][i];
+        const GemmJob& job = jobs[b.job];
+        const quant::LinearWeights& w = *active[b.job].w;
+        const quant::PackedMatrix &gate = w.parts[0], &up = w.parts[1];
+        const int64_t columns = b.end - b.begin, tile_stride = round_up(columns, 16);
+        const size_t tile_bytes = static_cast<size_t>(job.rows * tile_stride) * sizeof(float);
+        std::byte* scratch = executor.scratch(
+            tile_bytes + std::max(gate.kernel->scratch_bytes(gate.k),
+                                  up.kernel->scratch_bytes(up.k)));
+        float* tile = reinterpret_cast<float*>(scratch);
+        float* out = job.out + b.piece->rows.begin + b.begin;
+        sharding::run_block(gate, b, job.x, job.rows, out, stride, bases, scratch + tile_bytes);
+        GemmBlock same = b;
+        same.piece = &up.pieces[b.piece - gate.pieces.data()];
+        sharding::run_block(up, same, active[b.job].up_x.data(), job.rows, tile, tile_stride, bases,
+                            scratch + tile_bytes);
+        for (int64_t r = 0; r < job.rows; ++r)
+            ops.silu_mul(out + r * stride, tile + r * tile_stride, columns, out + r * stride);
+    });
+}
+
+void KernelMoeMethod::apply_w2(const quant::FusedMoeWeights& weights, quant::WeightBases bases,
+                               quant::PreparedInput& intermediate,
+                               const quant::DispatchView& dispatch, float* out, int64_t stride,
+                               Executor& executor) const {
+    std::vector<GemmJob> jobs;
+    for (size_t e = 0; e < weights.w2.size(); ++e) {
+        const int64_t first = dispatch.offsets[e], rows = dispatch.offsets[e + 1] - first;
+        if (rows == 0) continue;
+        const quant::LinearWeights& w = weights.w2[e];
+        jobs.push_back({&w.parts[0],
+                        intermediate.form(w.descriptor.rule, w.parts[0].kernel->x) + first, rows,
+                        out + first * stride, stride});
+    }
+    sharding::run_gemms(jobs, bases, executor);
+}
+
+}  // namespace conclave::moe

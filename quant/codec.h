@@ -1,0 +1,89 @@
+// From stored tensors to codes: how a checkpoint format keeps one logical matrix.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "quant/encoding.h"
+#include "quant/kernel.h"
+#include "runtime/base/interval.h"
+
+namespace conclave::quant {
+
+/// Type and shape of a stored tensor, as its file states them.
+struct TensorHeader {
+    std::string dtype;  ///< "BF16", "I32" ...
+    std::vector<int64_t> shape;
+};
+
+/// The tensors of a checkpoint, by name.
+class TensorLookup {
+  public:
+    virtual ~TensorLookup() = default;
+    virtual std::optional<TensorHeader> header(const std::string& name) const = 0;
+};
+
+/// Where the model says that a logical matrix lies; how it is stored there is the format's matter.
+struct MatrixSource {
+    std::string stem;          ///< "model.layers.0.self_attn.q_proj"; formats append ".weight" ...
+    bool bare = false;         ///< the tensor is named by the stem itself (3-D expert parameters)
+    int64_t n = 0, k = 0;      ///< logical size of the part: y = x W^T, W [n, k]
+    int64_t stored_n = 0;      ///< rows of the stored matrix: n, or more where parts are fused
+    int64_t row_offset = 0;    ///< row of the stored matrix at which the part begins
+    int64_t lead = -1;         ///< index along the first axis of a 3-D tensor; -1: 2-D
+    int64_t lead_count = 0;    ///< length of that axis
+};
+
+enum class PieceRole : uint8_t { kCodes };
+
+/// One stored tensor that a matrix is made of.
+struct StoredPiece {
+    PieceRole role = PieceRole::kCodes;
+    std::string tensor;
+    int element_bytes = 0;
+    int64_t rows = 0, cols = 0;  ///< the tensor seen as 2-D: leading axes folded into rows
+    std::string indexer;         ///< a registered ShardIndexer; empty: identity
+};
+
+class Codec;
+
+struct StoredMatrix {
+    MatrixSource source;
+    Encoding encoding;
+    const Codec* codec = nullptr;
+    std::vector<StoredPiece> pieces;
+};
+
+/// Elements of a stored piece seen as 2-D.
+struct StoredRect {
+    Interval rows, cols;
+};
+
+/// A StoredRect in memory: row r begins at data + r * row_bytes.
+struct StagedRect {
+    const std::byte* data = nullptr;
+    int64_t row_bytes = 0;
+    int64_t phase = 0;  ///< where inside its group or word the first column lies; 0 for identity
+};
+
+/// Decodes rectangles of a logical matrix. Stateless; any thread.
+class Codec {
+  public:
+    virtual ~Codec() = default;
+    virtual const char* name() const = 0;
+    /// What of piece `piece` the rectangle n x k of the logical matrix needs.
+    virtual StoredRect needs(const StoredMatrix& matrix, size_t piece, Interval n,
+                             Interval k) const = 0;
+    virtual size_t scratch_bytes(const StoredMatrix& matrix, Interval n, Interval k) const = 0;
+    /// `staged[i]` is what needs(i) asked for. The tile may point into it or into scratch.
+    virtual CodeTile decode(const StoredMatrix& matrix, Interval n, Interval k,
+                            std::span<const StagedRect> staged, std::byte* scratch) const = 0;
+};
+
+/// Weights stored as the numbers themselves, [n, k] row-major: nothing to decode.
+const Codec& plain_codec();
+
+}  // namespace conclave::quant

@@ -1,0 +1,121 @@
+// The unquantized format.
+#include <algorithm>
+
+#include <nlohmann/json.hpp>
+
+#include "quant/quantization_config.h"
+#include "runtime/base/error.h"
+
+namespace conclave::quant {
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+    std::string s = "[";
+    for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+    return s + "]";
+}
+
+std::optional<CodeType> float_type(const std::string& dtype) {
+    if (dtype == "BF16") return CodeType::kBF16;
+    if (dtype == "F16") return CodeType::kF16;
+    if (dtype == "F32") return CodeType::kF32;
+    return std::nullopt;
+}
+
+class PlainCodec final : public Codec {
+  public:
+    const char* name() const override { return "plain"; }
+    StoredRect needs(const StoredMatrix& m, size_t, Interval n, Interval k) const override {
+        const MatrixSource& s = m.source;
+        const int64_t first = std::max<int64_t>(s.lead, 0) * s.stored_n + s.row_offset;
+        return {{first + n.begin, first + n.end}, k};
+    }
+    size_t scratch_bytes(const StoredMatrix&, Interval, Interval) const override { return 0; }
+    CodeTile decode(const StoredMatrix&, Interval n, Interval k,
+                    std::span<const StagedRect> staged, std::byte*) const override {
+        return {staged[0].data, staged[0].row_bytes, n.size(), k.size()};
+    }
+};
+
+class UnquantizedConfig final : public QuantizationConfig {
+  public:
+    const char* name() const override { return "none"; }
+    std::vector<Activations> supported_activations() const override {
+        return {Activations::kAuto, Activations::kF32, Activations::kBF16};
+    }
+    CpuFeatures minimum_capability() const override { return {}; }
+    std::optional<StoredMatrix> describe(const MatrixSource& source,
+                                         const TensorLookup& tensors) const override {
+        return describe_plain(source, tensors);
+    }
+};
+
+}  // namespace
+
+const Codec& plain_codec() {
+    static const PlainCodec codec;
+    return codec;
+}
+
+std::optional<StoredMatrix> describe_plain(const MatrixSource& source,
+                                           const TensorLookup& tensors) {
+    const std::string name = source.bare ? source.stem : source.stem + ".weight";
+    const auto header = tensors.header(name);
+    if (!header) return std::nullopt;
+    std::vector<int64_t> shape = {source.stored_n, source.k};
+    if (source.lead >= 0) shape.insert(shape.begin(), source.lead_count);
+    if (header->shape != shape)
+        throw Error(ErrorCode::kBadContent, "tensor has the wrong shape")
+            .tensor(name)
+            .expected(shape_text(shape))
+            .found(shape_text(header->shape));
+    const auto code = float_type(header->dtype);
+    if (!code)
+        throw Error(ErrorCode::kUnsupported, "tensor has a type that is not served unquantized")
+            .tensor(name)
+            .expected("BF16, F16 or F32")
+            .found(header->dtype);
+    StoredMatrix m;
+    m.source = source;
+    m.encoding.code = *code;
+    m.codec = &plain_codec();
+    StoredPiece piece;
+    piece.tensor = name;
+    piece.element_bytes = code_bits(*code) / 8;
+    piece.rows = std::max<int64_t>(source.lead_count, 1) * source.stored_n;
+    piece.cols = source.k;
+    m.pieces.push_back(piece);
+    return m;
+}
+
+std::unique_ptr<QuantizationConfig> unquantized_config() {
+    return std::make_unique<UnquantizedConfig>();
+}
+
+QuantizationRegistry QuantizationRegistry::built_in() {
+    QuantizationRegistry registry;
+    registry.add({"none", {}, [](const nlohmann::json&, const std::string&) {
+                      return unquantized_config();
+                  }});
+    return registry;
+}
+
+void QuantizationRegistry::add(QuantizationFormat format) {
+    if (find(format.name))
+        throw Error(ErrorCode::kUsage, "quantization format '" + format.name + "' is taken");
+    formats_.push_back(std::move(format));
+}
+
+const QuantizationFormat* QuantizationRegistry::find(std::string_view name) const {
+    const auto it = std::find_if(formats_.begin(), formats_.end(),
+                                 [&](const QuantizationFormat& f) { return f.name == name; });
+    return it == formats_.end() ? nullptr : &*it;
+}
+
+std::vector<std::string> QuantizationRegistry::names() const {
+    std::vector<std::string> out;
+    for (const QuantizationFormat& f : formats_) out.push_back(f.name);
+    return out;
+}
+
+}  // namespace conclave::quant

@@ -1,0 +1,72 @@
+// A checkpoint format: which tensors keep a matrix, under which names, and what they mean.
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "quant/codec.h"
+#include "quant/method.h"
+
+namespace conclave::quant {
+
+class QuantizationConfig {
+  public:
+    virtual ~QuantizationConfig() = default;
+
+    /// "none", or the checkpoint's quant_method.
+    virtual const char* name() const = 0;
+    virtual std::vector<Activations> supported_activations() const = 0;
+    /// CPU features without which nothing of this format runs.
+    virtual CpuFeatures minimum_capability() const = 0;
+
+    /// The tensors that keep the matrix, or nullopt where the checkpoint has none of the names that
+    /// this format would use for it. Throws kBadContent for wrong shapes, kUnsupported for types.
+    virtual std::optional<StoredMatrix> describe(const MatrixSource& source,
+                                                 const TensorLookup& tensors) const = 0;
+
+    /// A method of the format's own for the layer, or null: the generic one.
+    virtual std::unique_ptr<LinearMethod> linear_method(const LinearDescriptor&,
+                                                        std::string_view /*prefix*/) const {
+        return nullptr;
+    }
+    virtual std::unique_ptr<FusedMoeMethod> moe_method(const FusedMoeQuantConfig&,
+                                                       std::string_view /*prefix*/) const {
+        return nullptr;
+    }
+};
+
+/// A format that the engine knows: its name, and how to make it from a checkpoint's
+/// quantization_config object.
+struct QuantizationFormat {
+    std::string name;
+    std::vector<std::string> config_files;  ///< besides config.json, e.g. "quantize_config.json"
+    std::function<std::unique_ptr<QuantizationConfig>(const nlohmann::json& config,
+                                                      const std::string& file)>
+        from_config;
+};
+
+/// The formats of an engine, in order of registration; an ordinary object.
+class QuantizationRegistry {
+  public:
+    static QuantizationRegistry built_in();
+    /// Throws kUsage when the name is taken.
+    void add(QuantizationFormat format);
+    const QuantizationFormat* find(std::string_view name) const;
+    std::vector<std::string> names() const;
+
+  private:
+    std::vector<QuantizationFormat> formats_;
+};
+
+/// Weights as numbers: bf16, f16, f32 tensors named STEM.weight.
+std::unique_ptr<QuantizationConfig> unquantized_config();
+
+/// describe() of the unquantized format; what every format falls back to for layers it leaves alone.
+std::optional<StoredMatrix> describe_plain(const MatrixSource& source, const TensorLookup& tensors);
+
+}  // namespace conclave::quant

@@ -1,0 +1,273 @@
+#include "sharding/loader.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "runtime/base/error.h"
+#include "runtime/base/half.h"
+
+namespace conclave::sharding {
+namespace {
+
+/// A few rows of one matrix piece, or one vector: what one thread reads and packs at a time.
+struct Task {
+    const MatrixItem* matrix = nullptr;
+    const quant::PackedMatrix::Piece* piece = nullptr;
+    const VectorItem* vector = nullptr;
+    Interval rows;  ///< of the piece; of the vector
+    size_t parameter = 0;
+    uint64_t bytes = 0;
+    int node = 0;
+};
+
+const StoredTensor& stored(const Checkpoint& c, const std::string& name) {
+    const StoredTensor* t = c.find(name);
+    CONCLAVE_CHECK(t);
+    return *t;
+}
+
+/// Bytes of each stored row that are read for `rect`, and whether that is more than its cut.
+struct RowRead {
+    int64_t bytes = 0;
+    bool stripe = false;
+};
+RowRead row_read(const quant::StoredPiece& p, const quant::StoredRect& rect) {
+    const int64_t cut = rect.cols.size() * p.element_bytes, whole = p.cols * p.element_bytes;
+    if (cut == whole) return {whole, false};
+    return cut < kStripeBelow ? RowRead{whole, true} : RowRead{cut, false};
+}
+
+uint64_t needed_bytes(const MatrixItem& m, Interval rows, uint64_t* stripe) {
+    uint64_t total = 0;
+    for (size_t i = 0; i < m.stored.pieces.size(); ++i) {
+        const quant::StoredPiece& p = m.stored.pieces[i];
+        const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
+        const RowRead read = row_read(p, rect);
+        total += static_cast<uint64_t>(rect.rows.size() * read.bytes);
+        if (read.stripe && stripe)
+            *stripe += static_cast<uint64_t>(
+                rect.rows.size() * (read.bytes - rect.cols.size() * p.element_bytes));
+    }
+    return total;
+}
+
+class Loader {
+  public:
+    Loader(const Checkpoint& checkpoint, const IndexerRegistry& indexers, const LoadItems& items,
+           quant::WeightBases bases, Executor& executor)
+        : checkpoint_(checkpoint), indexers_(indexers), bases_(bases), executor_(executor) {
+        for (const MatrixItem& m : items.matrices) add(m);
+        for (const VectorItem& v : items.vectors) add(v);
+    }
+
+    const std::vector<Task>& tasks() const { return tasks_; }
+
+    void run(std::span<const Task> tasks) {
+        std::vector<std::vector<const Task*>> by_node(executor_.nodes());
+        for (const Task& t : tasks) by_node[t.node].push_back(&t);
+        std::vector<int64_t> counts;
+        for (const auto& v : by_node) counts.push_back(static_cast<int64_t>(v.size()));
+        executor_.parallel_for(counts, [&](int node, int64_t i) { run(*by_node[node][i]); });
+    }
+
+    CoverageLedger& ledger() { return ledger_; }
+    uint64_t offset_tables() const { return offset_tables_; }
+
+  private:
+    void add(const MatrixItem& m) {
+        const size_t parameter = ledger_.declare(m.stored.pieces[0].tensor, m.rows, m.cols.size());
+        for (const auto& piece : m.packed->pieces) {
+            if (piece.rows.empty()) continue;
+            const uint64_t row = std::max<uint64_t>(
+                1, needed_bytes(m, {m.rows.begin, m.rows.begin + 1}, nullptr));
+            const int64_t block = m.packed->kernel->row_block;
+            const int64_t step =
+                std::max<int64_t>(block, kStagingBytes / static_cast<int64_t>(row) / block * block);
+            for (int64_t r = 0; r < piece.rows.size(); r += step) {
+                Task t;
+                t.matrix = &m, t.piece = &piece, t.parameter = parameter, t.node = piece.node;
+                t.rows = {r, std::min(r + step, piece.rows.size())};
+                t.bytes = row * static_cast<uint64_t>(t.rows.size());
+                tasks_.push_back(t);
+            }
+        }
+    }
+
+    void add(const VectorItem& v) {
+        if (v.elements.empty()) return;
+        Task t;
+        t.vector = &v;
+        t.rows = v.elements;
+        t.parameter = ledger_.declare(v.tensor, v.elements, 1);
+        t.bytes = static_cast<uint64_t>(v.elements.size()) *
+                  (stored_type_bits(stored(checkpoint_, v.tensor).type) / 8);
+        tasks_.push_back(t);
+    }
+
+    void run(const Task& t) {
+        if (t.vector)
+            load_vector(t);
+        else
+            load_matrix(t);
+    }
+
+    void load_vector(const Task& t) {
+        const StoredTensor& s = stored(checkpoint_, t.vector->tensor);
+        const int64_t width = stored_type_bits(s.type) / 8, n = t.rows.size();
+        std::byte* staging = executor_.scratch(t.bytes);
+        checkpoint_.read(s.file, s.offset + static_cast<uint64_t>(t.rows.begin * width),
+                         {staging, static_cast<size_t>(t.bytes)});
+        for (int64_t i = 0; i < n; ++i) {
+            uint16_t half = 0;
+            if (s.type == StoredType::kF32)
+                std::memcpy(&t.vector->out[i], staging + i * 4, 4);
+            else
+                std::memcpy(&half, staging + i * 2, 2);
+            if (s.type == StoredType::kBF16) t.vector->out[i] = bf16_to_f32(half);
+            if (s.type == StoredType::kF16) t.vector->out[i] = f16_to_f32(half);
+        }
+        ledger_.mark(t.parameter, t.rows);
+    }
+
+    void load_matrix(const Task& t) {
+        const MatrixItem& m = *t.matrix;
+        const quant::Codec& codec = *m.stored.codec;
+        const int64_t base = m.rows.begin + t.piece->rows.begin;
+        const Interval rows{base + t.rows.begin, base + t.rows.end};
+        const size_t pieces = m.stored.pieces.size();
+        const size_t decode = codec.scratch_bytes(m.stored, rows, m.cols);
+        std::vector<quant::StagedRect> staged(pieces);
+        std::vector<size_t> at(pieces + 1, 0);
+        std::vector<OffsetTable> tables(pieces);
+        for (size_t i = 0; i < pieces; ++i) at[i + 1] = at[i] + staging_bytes(m, i, rows, tables[i]);
+        std::byte* staging = executor_.scratch(at[pieces] + decode);
+        for (size_t i = 0; i < pieces; ++i)
+            staged[i] = read(m, i, rows, tables[i], staging + at[i]);
+        const quant::CodeTile tile =
+            codec.decode(m.stored, rows, m.cols, staged, staging + at[pieces]);
+        m.packed->kernel->pack(bases_[t.piece->node] + t.piece->offset, t.piece->rows.size(),
+                               m.packed->k, t.rows.begin, tile);
+        ledger_.mark(t.parameter, rows);
+    }
+
+    /// Room for what piece `i` needs, 64-byte multiples. Asks the indexer, if there is one.
+    size_t staging_bytes(const MatrixItem& m, size_t i, Interval rows, OffsetTable& table) {
+        const quant::StoredPiece& p = m.stored.pieces[i];
+        const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
+        uint64_t bytes = static_cast<uint64_t>(rect.rows.size() * row_read(p, rect).bytes);
+        if (!p.indexer.empty()) {
+            table = indexers_.at(p.indexer)->index(p, rect);
+            ++offset_tables_;
+            const StoredTensor& s = stored(checkpoint_, p.tensor);
+            bytes = 0;
+            for (const ByteRange& r : table.ranges) {
+                if (r.offset > s.bytes || r.bytes > s.bytes - r.offset)
+                    throw Error(ErrorCode::kInternal,
+                                "shard indexer " + p.indexer + " points outside the tensor")
+                        .tensor(p.tensor)
+                        .expected(fmt::format("within {} bytes", s.bytes))
+                        .found(fmt::format("[{}, +{})", r.offset, r.bytes));
+                bytes += r.bytes;
+            }
+        }
+        return (bytes + 63) / 64 * 64;
+    }
+
+    quant::StagedRect read(const MatrixItem& m, size_t i, Interval rows, const OffsetTable& table,
+                           std::byte* out) const {
+        const quant::StoredPiece& p = m.stored.pieces[i];
+        const StoredTensor& s = stored(checkpoint_, p.tensor);
+        if (!p.indexer.empty()) {
+            std::byte* next = out;
+            for (const ByteRange& r : table.ranges) {
+                checkpoint_.read(s.file, s.offset + r.offset, {next, r.bytes});
+                next += r.bytes;
+            }
+            return {out + table.first, table.row_bytes, table.phase};
+        }
+        const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
+        const int64_t whole = p.cols * p.element_bytes, left = rect.cols.begin * p.element_bytes;
+        const RowRead row = row_read(p, rect);
+        const uint64_t first = s.offset + static_cast<uint64_t>(rect.rows.begin * whole);
+        if (row.bytes == whole) {
+            checkpoint_.read(s.file, first,
+                             {out, static_cast<size_t>(rect.rows.size() * whole)});
+            return {out + left, whole, 0};
+        }
+        for (int64_t r = 0; r < rect.rows.size(); ++r)
+            checkpoint_.read(s.file, first + static_cast<uint64_t>(r * whole + left),
+                             {out + r * row.bytes, static_cast<size_t>(row.bytes)});
+        return {out, row.bytes, 0};
+    }
+
+    const Checkpoint& checkpoint_;
+    const IndexerRegistry& indexers_;
+    quant::WeightBases bases_;
+    Executor& executor_;
+    std::vector<Task> tasks_;
+    CoverageLedger ledger_;
+    std::atomic<uint64_t> offset_tables_{0};
+};
+
+/// Rounds that loading is cut into; after each, ranks agree and rank 0 sees their progress. About
+/// 256 MiB a round keeps the cost of meeting below 1 % of a round's reading.
+int64_t rounds_for(uint64_t largest) {
+    return std::clamp<int64_t>(static_cast<int64_t>(largest >> 28), 10, 400);
+}
+
+}  // namespace
+
+LoadStats predict_load(const Checkpoint& checkpoint, const LoadItems& items) {
+    LoadStats stats;
+    for (const MatrixItem& m : items.matrices)
+        stats.needed_bytes += needed_bytes(m, m.rows, &stats.stripe_bytes);
+    for (const VectorItem& v : items.vectors)
+        stats.needed_bytes += static_cast<uint64_t>(v.elements.size()) *
+                              (stored_type_bits(stored(checkpoint, v.tensor).type) / 8);
+    return stats;
+}
+
+LoadStats load_weights(const Checkpoint& checkpoint, const IndexerRegistry& indexers,
+                       const LoadItems& items, quant::WeightBases bases, Executor& executor,
+                       comm::Communicator& comm, const LoadProgressFn& progress) {
+    comm.set_phase("load");
+    LoadStats stats = predict_load(checkpoint, items);
+    const uint64_t before = checkpoint.counters().bytes;
+    Loader loader(checkpoint, indexers, items, bases, executor);
+
+    const std::vector<size_t> each(comm.size(), sizeof(uint64_t));
+    std::vector<uint64_t> all(comm.size());
+    const auto sum_of = [&](uint64_t mine) {
+        comm.all_gather(&mine, all.data(), each);
+        uint64_t sum = 0;
+        for (uint64_t v : all) sum += v;
+        return sum;
+    };
+    const uint64_t total = sum_of(stats.needed_bytes);
+    const int64_t rounds = rounds_for(*std::max_element(all.begin(), all.end()));
+
+    const std::vector<Task>& tasks = loader.tasks();
+    uint64_t done = 0;
+    size_t next = 0;
+    for (int64_t round = 0; round < rounds; ++round) {
+        comm::together(comm, [&] {
+            const uint64_t until = stats.needed_bytes * static_cast<uint64_t>(round + 1) /
+                                   static_cast<uint64_t>(rounds);
+            size_t last = next;
+            while (last < tasks.size() && (round + 1 == rounds || done < until))
+                done += tasks[last++].bytes;
+            loader.run(std::span(tasks).subspan(next, last - next));
+            next = last;
+        });
+        const uint64_t done_by_all = sum_of(done);
+        if (comm.rank() == 0 && progress) progress(done_by_all, total);
+    }
+    comm::together(comm, [&] { stats.elements = loader.ledger().verify(comm.rank()); });
+    stats.requested_bytes = checkpoint.counters().bytes - before;
+    stats.offset_tables = loader.offset_tables();
+    return stats;
+}
+
+}  // namespace conclave::sharding

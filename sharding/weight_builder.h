@@ -1,0 +1,138 @@
+// Where models declare their weights. Each declaration finds the stored tensors, asks the shard
+// plan which part is this rank's, makes the layer with memory reserved, and notes what is to be
+// loaded. Nothing is allocated or read: `plan` builds models for any rank from headers alone.
+//
+// The shape of a declaration is the loader of the weight: column, merged column (gate, up), qkv,
+// row, replicated, vocabulary, experts (w13, w2). None of them knows a checkpoint format.
+#pragma once
+#include <memory>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "quant/quantization_config.h"
+#include "sharding/checkpoint/reader.h"
+#include "sharding/embedding.h"
+#include "sharding/loader.h"
+#include "sharding/parallel_linear.h"
+#include "sharding/shard_plan.h"
+
+namespace conclave::sharding {
+
+/// What building depends on. References must outlive the builder.
+struct BuildContext {
+    const Checkpoint& checkpoint;
+    const quant::QuantizationConfig& format;
+    const quant::KernelRegistry& kernels;
+    CpuFeatures cpu;
+    quant::Activations activations = quant::Activations::kAuto;
+    bool deterministic = false;
+    int rank = 0;
+    quant::WeightReservation& memory;
+};
+
+/// The kernel of one matrix, and why others were refused.
+struct KernelRecord {
+    std::string layer;  ///< "model.layers.0.self_attn.q_proj"
+    quant::Encoding encoding;
+    quant::ActivationRule rule;
+    quant::KernelChoice choice;
+};
+
+/// Tensors that a model leaves unread, by pattern.
+struct IgnoredTensors {
+    std::string pattern;
+    int64_t count = 0;
+    uint64_t bytes = 0;
+};
+
+/// The experts of one layer, as a model's tensors name them.
+struct ExpertSource {
+    std::string prefix;      ///< "model.layers.0.mlp.experts"
+    std::string gate = "gate_proj", up = "up_proj", down = "down_proj";
+    int64_t experts = 0, width = 0, hidden = 0;
+};
+
+struct ExpertShards {
+    std::unique_ptr<quant::FusedMoeWeights> weights;
+    std::shared_ptr<const quant::FusedMoeMethod> method;
+    Interval experts;  ///< of this rank
+    Cut width;         ///< of the ranks that share this rank's experts: columns of w13's output
+    Cut hidden;        ///< of the same ranks: columns of w2's output
+};
+
+class WeightBuilder {
+  public:
+    WeightBuilder(const BuildContext& context, RankGrid grid);
+
+    /// prefix.name for every rank's rows [n] of a matrix [n, k].
+    ParallelLinear column_parallel(const std::string& stem, int64_t n, int64_t k);
+    /// prefix.names[i], each [n, k], or all of them stored as prefix.fused.
+    ParallelLinear merged_column_parallel(const std::string& prefix,
+                                          const std::vector<std::string>& names,
+                                          const std::string& fused, int64_t n, int64_t k);
+    /// prefix.{q,k,v}_proj or prefix.qkv_proj, by heads of `d`.
+    ParallelLinear qkv_parallel(const std::string& prefix, int64_t heads, int64_t kv_heads,
+                                int64_t d, int64_t k, bool bias);
+    /// stem [n, k], its input cut by `input`.
+    RowParallelLinear row_parallel(const std::string& stem, int64_t n, int64_t k, Cut input,
+                                   bool bias);
+    /// Whole on every rank; inputs stay f32 whatever --activations says (routers).
+    ParallelLinear replicated(const std::string& stem, int64_t n, int64_t k);
+    VocabParallelEmbedding vocab_parallel_embedding(const std::string& stem, int64_t vocab,
+                                                    int64_t width);
+    /// w13 and w2 of this rank's experts; `generic` serves where the format has no own method.
+    ExpertShards experts(const ExpertSource& source,
+                         std::shared_ptr<const quant::FusedMoeMethod> generic);
+    /// A vector whole on every rank.
+    std::vector<float> vector(const std::string& tensor, int64_t n);
+
+    /// Throws kBadContent for tensors that nothing uses, unless a glob of `ignorable` ('*' stands
+    /// for anything) matches; returns what was ignored.
+    std::vector<IgnoredTensors> finish(const std::vector<std::string>& ignorable) const;
+
+    ShardPlan& plan() { return plan_; }
+    const RankGrid& grid() const { return plan_.grid(); }
+    int rank() const { return context_.rank; }
+    bool deterministic() const { return context_.deterministic; }
+    const LoadItems& items() const { return items_; }
+    const std::vector<KernelRecord>& kernels() const { return kernels_; }
+
+  private:
+    /// One part of a linear: where it may be stored and how it is cut.
+    struct PartRequest {
+        std::string name;
+        std::vector<quant::MatrixSource> stored;  ///< alternatives
+        Cut rows, cols;
+        bool replicated = false;
+    };
+    struct Resolved {
+        quant::LinearDescriptor descriptor;
+        std::vector<quant::StoredMatrix> stored;
+        std::vector<std::pair<Interval, Interval>> local;  ///< rows, cols of this rank, per part
+    };
+
+    quant::StoredMatrix resolve(const std::vector<quant::MatrixSource>& alternatives);
+    Resolved resolve_linear(const std::vector<PartRequest>& parts, bool follow_policy);
+    void record(const std::string& layer, const quant::LinearDescriptor& descriptor,
+                std::vector<quant::KernelChoice> choices);
+    void note_items(const Resolved& resolved, const std::vector<quant::PackedMatrix>& packed);
+    void make(const std::string& layer, const std::vector<PartRequest>& parts, bool follow_policy,
+              std::unique_ptr<quant::LinearWeights>& weights,
+              std::shared_ptr<const quant::LinearMethod>& method);
+    /// Notes that `out` (elements.size() floats) is to be read from the first tensor that exists.
+    struct VectorSource {
+        std::string tensor;
+        int64_t length = 0, offset = 0;
+    };
+    void vector_into(const std::vector<VectorSource>& alternatives, Interval elements, float* out);
+
+    BuildContext context_;
+    ShardPlan plan_;
+    LoadItems items_;
+    std::vector<KernelRecord> kernels_;
+    std::unordered_set<std::string> used_;
+    std::shared_ptr<const quant::LinearMethod> generic_;
+};
+
+}  // namespace conclave::sharding
