@@ -6,16 +6,32 @@
 #include <cmath>
 
 namespace conclave::launch {
+namespace {
 
-std::string human_bytes(double bytes, int digits) {
-    static constexpr std::array kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+constexpr std::array kByteUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+
+size_t byte_unit(double bytes) {
     size_t unit = 0;
     // 1023.95 would print as 1024.0 of the smaller unit.
-    while (bytes >= 1023.95 && unit + 1 < kUnits.size()) {
+    while (bytes >= 1023.95 && unit + 1 < kByteUnits.size()) {
         bytes /= 1024;
         ++unit;
     }
-    return fmt::format("{:.{}f} {}", bytes, unit == 0 ? 0 : digits, kUnits[unit]);
+    return unit;
+}
+
+}  // namespace
+
+std::string human_bytes(double bytes, int digits) {
+    const size_t unit = byte_unit(bytes);
+    return fmt::format("{:.{}f} {}", bytes / std::pow(1024, unit), unit == 0 ? 0 : digits,
+                       kByteUnits[unit]);
+}
+
+std::string human_bytes_of(double part, double whole) {
+    const size_t unit = byte_unit(whole);
+    return fmt::format("{:.{}f} of {}", part / std::pow(1024, unit), unit == 0 ? 0 : 1,
+                       human_bytes(whole));
 }
 
 std::string human_count(double count) {

@@ -8,6 +8,8 @@ namespace conclave::launch {
 
 /// "42.1 GiB"; `digits` after the point, none for plain bytes.
 std::string human_bytes(double bytes, int digits = 1);
+/// "17.7 of 42.1 GiB"
+std::string human_bytes_of(double part, double whole);
 /// "7.6 M"
 std::string human_count(double count);
 /// "18 s", "3 min 20 s"

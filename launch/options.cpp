@@ -1,6 +1,7 @@
 #include "launch/options.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <limits>
 #include <optional>
@@ -30,6 +31,19 @@ CLI::Validator at_least(int64_t least, int64_t most = kMaxTokens) {
                     most == kMaxTokens ? "a whole number, at least " + std::to_string(least)
                                        : "a whole number from " + std::to_string(least) + " to " +
                                              std::to_string(most));
+}
+
+/// CLI11 lets -1 and 2^64 through.
+CLI::Validator seed() {
+    return CLI::Validator(
+        [](std::string& value) -> std::string {
+            uint64_t number = 0;
+            const char* const end = value.data() + value.size();
+            const auto [next, failure] = std::from_chars(value.data(), end, number);
+            if (failure == std::errc() && next == end) return {};
+            return "must be a whole number from 0 to 18446744073709551615, not " + value;
+        },
+        "");
 }
 
 CLI::Validator one_of(std::vector<std::string> words) {
@@ -153,13 +167,23 @@ void add_ranks(CLI::App& app, Invocation& to) {
         ->group("Engine");
 }
 
-void add_verbose(CLI::App& app, Invocation& to) {
-    app.add_flag("-v,--verbose", to.verbose, "Say more on standard error, from all ranks")
-        ->envname("CONCLAVE_VERBOSE");
+void add_verify(CLI::App& app, Invocation& to) {
+    app.add_option("--reference", to.reference, "The .safetensors file to compare with")
+        ->type_name("FILE");
+    app.add_option("--tolerance", to.tolerance,
+                   "Largest difference, in standard deviations of the reference")
+        ->check(in_range(0, 1e300, "a number, at least 0"))
+        ->type_name("X")
+        ->default_str("1e-4");
 }
 
-void add_json(CLI::App& app, Invocation& to) {
-    app.add_flag("--json", to.json, "Print one JSON object");
+void add_plan(CLI::App& app, Invocation& to) {
+    app.add_option("--ranks", to.plan_ranks, "Ranks to plan for")
+        ->check(at_least(1, 1 << 16))
+        ->type_name("N")
+        ->capture_default_str();
+    app.add_flag("--kernels", to.plan_kernels,
+                 "Also say which kernel serves which layer, and why others do not");
 }
 
 struct RunText {
@@ -169,22 +193,22 @@ struct RunText {
 };
 
 void add_prompt(CLI::App& app, RunOptions& to, RunText& text) {
+    const char* const group = "Generation";
     text.prompt = app.add_option("-p,--prompt", to.prompt, "Text to continue")->type_name("TEXT");
     text.prompt_ids = app.add_option("--prompt-ids", text.ids, "Token ids to continue, as 1,2,3")
                           ->type_name("IDS");
     text.file = app.add_option("-f,--file", to.file,
                                "Read the prompt from a file; one line break at its end is dropped")
                     ->type_name("FILE");
+    for (CLI::Option* option : {text.prompt, text.prompt_ids, text.file}) option->group(group);
     app.add_option("-n,--max-tokens,--predict,--n-predict", to.max_tokens,
                    "Tokens to generate at most")
         ->check(at_least(1))
         ->type_name("N")
+        ->group(group)
         ->capture_default_str();
-    app.add_flag("--ignore-eos", to.ignore_eos, "Go on after the model's end-of-text token");
-    for (CLI::Option* option : app.get_options())
-        if (option->get_group() == "Options" && option->nonpositional() &&
-            option != app.get_help_ptr() && option->get_name() != "--model")
-            option->group("Generation");
+    app.add_flag("--ignore-eos", to.ignore_eos, "Go on after the model's end-of-text token")
+        ->group(group);
 }
 
 void add_sampling(CLI::App& app, SamplingParams& to, RunText& text) {
@@ -208,6 +232,7 @@ void add_sampling(CLI::App& app, SamplingParams& to, RunText& text) {
     };
     for (CLI::Option* option : text.filters) option->group(group)->capture_default_str();
     app.add_option("-s,--seed", to.seed, "Seed of the random choice")
+        ->check(seed())
         ->type_name("N")
         ->group(group)
         ->capture_default_str();
@@ -235,106 +260,103 @@ void spell_out_tp(std::vector<std::string>& arguments) {
     }
 }
 
-/// The program with its commands; what they are given lands in an Invocation and a RunText.
-struct CommandLine {
-    CLI::App app{"Conclave runs Mixture-of-Experts language models on CPUs, across MPI ranks.",
-                 "conclave"};
-    CLI::App *run, *inspect, *plan, *verify, *version;
-    RunText text;
-
-    explicit CommandLine(Invocation& to) {
+/// The program and its commands; what the chosen command is given lands in an Invocation.
+class CommandLine {
+  public:
+    /// `chosen` is the command's name. Only that command gets options: all would share one target,
+    /// and CLI11 applies environment variables to commands that were not named, too.
+    CommandLine(const std::string& chosen, Invocation& to) : to_(to) {
         app.formatter(help_formatter("conclave COMMAND [options]"));
         app.footer(kHelpFooter);
         app.set_help_flag("-h,--help", "Print this help");
-        app.set_version_flag("--version", std::string("conclave ") + conclave::version());
+        app.set_version_flag("--version", version_text());
         app.require_subcommand(1);
-        run = command("run", "Generate text", "run MODEL --prompt TEXT [options]", kRunHelpFooter);
-        inspect = command("inspect", "Say what a checkpoint holds", "inspect MODEL [options]",
-                          kInspectHelpFooter);
-        plan = command("plan", "Say what running a model on N ranks would take",
-                       "plan MODEL --ranks N [options]", kPlanHelpFooter);
-        verify = command("verify", "Compare a model's logits with a reference",
-                         "verify MODEL --reference FILE [options]", kVerifyHelpFooter);
-        version = command("version", "Print the version", "version", "");
-        for (CLI::App* c : {run, inspect, plan, verify}) add_model(*c, to);
-        add_prompt(*run, to.run, text);
-        add_sampling(*run, to.run.sampling, text);
-        add_verify(to);
-        add_plan(to);
-        for (CLI::App* c : {inspect, plan, verify}) add_json(*c, to);
-        for (CLI::App* c : {run, inspect, plan, verify}) {
-            add_engine(*c, to.engine);
-            add_limits(*c, to.engine, default_context(c));
-            add_verbose(*c, to);
+        for (const Entry& entry : kCommands) {
+            CLI::App* command = app.add_subcommand(entry.name, entry.what);
+            command->formatter(help_formatter("conclave " + std::string(entry.usage)));
+            command->footer(entry.footer);
+            command->set_help_flag("-h,--help", "Print this help");
+            if (chosen != entry.name) continue;
+            to.command = entry.command;
+            if (entry.command != Command::kText) add_options(*command);
         }
-        add_ranks(*run, to);
-        add_ranks(*verify, to);
     }
 
-  private:
-    CLI::App* command(const char* name, const char* what, const std::string& usage,
-                      const char* footer) {
-        CLI::App* c = app.add_subcommand(name, what);
-        c->formatter(help_formatter("conclave " + usage));
-        c->footer(footer);
-        c->set_help_flag("-h,--help", "Print this help");
-        return c;
-    }
-
-    const char* default_context(const CLI::App* c) const {
-        if (c == run) return "what prompt and -n need";
-        return c == verify ? "what the reference needs" : "what the model allows";
-    }
-
-    void add_verify(Invocation& to) {
-        verify->add_option("--reference", to.reference, "The .safetensors file to compare with")
-            ->type_name("FILE");
-        verify
-            ->add_option("--tolerance", to.tolerance,
-                         "Largest difference, in standard deviations of the reference")
-            ->check(in_range(0, 1e300, "a number, at least 0"))
-            ->type_name("X")
-            ->default_str("1e-4");
-    }
-
-    void add_plan(Invocation& to) {
-        plan->add_option("--ranks", to.plan_ranks, "Ranks to plan for")
-            ->check(at_least(1, 1 << 16))
-            ->type_name("N")
-            ->capture_default_str();
-        plan->add_flag("--kernels", to.plan_kernels,
-                       "Also say which kernel serves which layer, and why others do not");
-    }
-};
-
-Invocation finish(CommandLine& line, Invocation to) {
-    if (line.version->parsed()) {
-        to.text = std::string("conclave ") + conclave::version() + "\n";
-        return to;
-    }
-    const std::pair<CLI::App*, Command> commands[] = {{line.run, Command::kRun},
-                                                      {line.inspect, Command::kInspect},
-                                                      {line.plan, Command::kPlan},
-                                                      {line.verify, Command::kVerify}};
-    for (const auto& [app, command] : commands) {
-        if (!app->parsed()) continue;
-        to.command = command;
-        if (to.engine.model.empty())
+    void finish() {
+        if (to_.command == Command::kText) {
+            to_.text = version_text() + "\n";
+            return;
+        }
+        if (to_.engine.model.empty())
             throw Error(ErrorCode::kUsage,
                         "no model: give the checkpoint's directory, as in "
                         "conclave " +
-                            app->get_name() + " MODEL");
+                            app.get_subcommands().front()->get_name() + " MODEL");
+        if (to_.command == Command::kRun) finish_run(to_, text_);
+        if (to_.command == Command::kVerify && to_.reference.empty())
+            throw Error(ErrorCode::kUsage, "no reference: give --reference FILE.safetensors");
     }
-    if (to.command == Command::kRun) finish_run(to, line.text);
-    if (to.command == Command::kVerify && to.reference.empty())
-        throw Error(ErrorCode::kUsage, "no reference: give --reference FILE.safetensors");
-    return to;
-}
+
+    CLI::App app{"Conclave runs Mixture-of-Experts language models on CPUs, across MPI ranks.",
+                 "conclave"};
+
+  private:
+    struct Entry {
+        const char* name;
+        Command command;
+        const char *what, *usage, *footer;
+    };
+    static inline const Entry kCommands[] = {
+        {"run", Command::kRun, "Generate text", "run MODEL --prompt TEXT [options]",
+         kRunHelpFooter},
+        {"inspect", Command::kInspect, "Say what a checkpoint holds", "inspect MODEL [options]",
+         kInspectHelpFooter},
+        {"plan", Command::kPlan, "Say what running a model on N ranks would take",
+         "plan MODEL --ranks N [options]", kPlanHelpFooter},
+        {"verify", Command::kVerify, "Compare a model's logits with a reference",
+         "verify MODEL --reference FILE [options]", kVerifyHelpFooter},
+        {"version", Command::kText, "Print the version", "version", ""},
+    };
+
+    static std::string version_text() { return std::string("conclave ") + conclave::version(); }
+
+    void add_options(CLI::App& command) {
+        add_model(command, to_);
+        const char* context_default = "what the model allows";
+        if (to_.command == Command::kRun) {
+            add_prompt(command, to_.run, text_);
+            add_sampling(command, to_.run.sampling, text_);
+            context_default = "what prompt and -n need";
+        } else {
+            if (to_.command == Command::kPlan) add_plan(command, to_);
+            if (to_.command == Command::kVerify) {
+                add_verify(command, to_);
+                context_default = "what the reference needs";
+            }
+            command.add_flag("--json", to_.json, "Print one JSON object");
+        }
+        add_engine(command, to_.engine);
+        if (to_.command == Command::kRun || to_.command == Command::kVerify)
+            add_ranks(command, to_);
+        add_limits(command, to_.engine, context_default);
+        command.add_flag("-v,--verbose", to_.verbose, "Say more on standard error, from all ranks")
+            ->envname("CONCLAVE_VERBOSE");
+    }
+
+    Invocation& to_;
+    RunText text_;
+};
 
 std::string help_hint(const CommandLine& line) {
     for (const CLI::App* command : line.app.get_subcommands())
         return "conclave " + command->get_name() + " --help";
     return "conclave --help";
+}
+
+Invocation help(const CLI::App& app) {
+    Invocation to;
+    to.text = app.help();
+    return to;
 }
 
 }  // namespace
@@ -358,22 +380,23 @@ std::vector<int32_t> parse_ids(const std::string& text) {
 
 Invocation parse(std::vector<std::string> arguments) {
     Invocation to;
-    CommandLine line(to);
+    CommandLine line(arguments.empty() ? "" : arguments.front(), to);
     spell_out_tp(arguments);
     std::reverse(arguments.begin(), arguments.end());  // the order CLI11 wants
     try {
         line.app.parse(std::move(arguments));
     } catch (const CLI::CallForHelp&) {
         const auto commands = line.app.get_subcommands();
-        to.text = commands.empty() ? line.app.help() : commands.front()->help();
-        return to;
+        return help(commands.empty() ? line.app : *commands.front());
     } catch (const CLI::CallForVersion& e) {
         to.text = std::string(e.what()) + "\n";
+        to.command = Command::kText;
         return to;
     } catch (const CLI::ParseError& e) {
         throw Error(ErrorCode::kUsage, std::string(e.what()) + " (see " + help_hint(line) + ")");
     }
-    return finish(line, to);
+    line.finish();
+    return to;
 }
 
 }  // namespace conclave::launch

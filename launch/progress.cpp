@@ -17,7 +17,7 @@ int percent(const LoadProgress& p) {
 
 std::string figures(const LoadProgress& p) {
     const auto bytes = static_cast<double>(p.bytes), total = static_cast<double>(p.total);
-    std::string out = human_bytes(bytes) + " of " + human_bytes(total);
+    std::string out = human_bytes_of(bytes, total);
     if (p.seconds <= 0 || p.bytes == 0) return out;
     const double rate = bytes / p.seconds;
     out += "  " + human_bytes(rate, 2) + "/s";
@@ -28,7 +28,7 @@ std::string figures(const LoadProgress& p) {
 }  // namespace
 
 std::string progress_bar(const LoadProgress& progress) {
-    constexpr int kWidth = 20;
+    constexpr int kWidth = 10;
     const int filled = percent(progress) * kWidth / 100;
     return fmt::format("loading [{}{}] {:3d} %  {}", std::string(filled, '#'),
                        std::string(kWidth - filled, '-'), percent(progress), figures(progress))

@@ -7,7 +7,7 @@
 
 namespace conclave::launch {
 
-/// "loading [######--------] 42 %  17.7 of 42.1 GiB  1.35 GiB/s  18 s left"; at most 79 columns.
+/// "loading [####------]  42 %  17.7 of 42.1 GiB  1.35 GiB/s  18 s left"; at most 79 columns.
 std::string progress_bar(const LoadProgress& progress);
 
 /// Says when the next 10 % are reached.
