@@ -15,8 +15,26 @@ namespace conclave::sharding {
 
 /// Types that safetensors files may state; F4 is two values a byte, the rest whole bytes.
 enum class StoredType : uint8_t {
-    kBool, kF4, kF6E2M3, kF6E3M2, kU8, kI8, kF8E5M2, kF8E4M3, kF8E8M0, kI16, kU16, kF16, kBF16,
-    kI32, kU32, kF32, kC64, kF64, kI64, kU64,
+    kBool,
+    kF4,
+    kF6E2M3,
+    kF6E3M2,
+    kU8,
+    kI8,
+    kF8E5M2,
+    kF8E4M3,
+    kF8E8M0,
+    kI16,
+    kU16,
+    kF16,
+    kBF16,
+    kI32,
+    kU32,
+    kF32,
+    kC64,
+    kF64,
+    kI64,
+    kU64,
 };
 const char* stored_type_name(StoredType t);  ///< as the file spells it: "BF16"
 int stored_type_bits(StoredType t);
