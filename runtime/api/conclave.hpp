@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "runtime/base/error.h"
+#include "runtime/engine/types.h"
 
 namespace conclave {
 
@@ -50,38 +51,6 @@ class Comm {
 
   private:
     std::shared_ptr<comm::Communicator> impl_;
-};
-
-enum class LogLevel { kDebug, kInfo, kWarning, kError };
-/// Called from the thread that calls into the library, on every rank.
-using LogCallback = std::function<void(LogLevel, std::string_view message)>;
-
-/// How far loading is, summed over all ranks.
-struct LoadProgress {
-    uint64_t bytes = 0, total = 0;
-    double seconds = 0;
-    bool done = false;
-};
-/// Called on rank 0 only, from the thread that loads.
-using ProgressCallback = std::function<void(const LoadProgress&)>;
-
-struct EngineOptions {
-    std::string model;                      ///< directory, or a .safetensors file
-    std::string activations = "auto";       ///< auto, f32, bf16
-    std::string expert_parallel = "auto";   ///< auto, tp, ep, or TPxEP such as 2x4
-    int tensor_parallel_size = 0;           ///< 0: all ranks (the only other legal value: that)
-    std::string quantization;               ///< empty: what the checkpoint says
-    std::string kv_cache_dtype = "auto";    ///< auto, f32, f16, bf16; auto: f32 with f32 activations
-    bool deterministic = false;
-    int threads = 0;                        ///< of this rank; 0: CPUs / local ranks sharing them
-    int64_t max_model_len = 0;              ///< tokens of one sequence; 0: what the model allows
-    int64_t max_num_seqs = 16;              ///< sequences in one step
-    int64_t max_num_batched_tokens = 512;   ///< tokens in one step; longer prompts go in chunks
-    int64_t kv_cache_tokens = 0;            ///< tokens of KV held; 0: max_model_len
-    int pretend_numa_nodes = 0;             ///< > 0: tests pretend a machine with so many nodes
-    double deadline_seconds = 300;          ///< a collective that waits longer fails
-    LogCallback log;
-    ProgressCallback progress;
 };
 
 // ---- what a checkpoint is (safe on hostile files) ------------------------------------------------
@@ -144,50 +113,6 @@ struct LoadPlan {
 LoadPlan plan(const EngineOptions& options, int ranks);
 
 // ---- running it -----------------------------------------------------------------------------------------
-
-struct SamplingParams {
-    double temperature = 0;  ///< 0: greedy
-    int64_t top_k = 0;       ///< 0: all
-    double top_p = 1;
-    double min_p = 0;
-    uint64_t seed = 0;
-};
-
-struct SequenceRequest {
-    std::vector<int32_t> prompt;
-    int64_t max_tokens = 16;
-    SamplingParams sampling;
-    bool ignore_eos = false;
-    /// Called on rank 0 for each prompt position, in order, with the V logits that follow it.
-    std::function<void(int64_t position, std::span<const float> logits)> prompt_logits;
-    /// The same for each generated position (the logits a token was chosen from).
-    std::function<void(int64_t position, std::span<const float> logits)> output_logits;
-};
-
-using SequenceId = uint64_t;
-enum class FinishReason { kNone, kStop, kLength, kCancelled };
-
-struct TokenOutput {
-    SequenceId sequence = 0;
-    int32_t token = -1;  ///< -1: no token (a cancelled sequence, or a prompt scored with max_tokens 0)
-    FinishReason finish = FinishReason::kNone;
-};
-
-struct LoadReport {
-    uint64_t bytes = 0;  ///< needed by all ranks, as read
-    double seconds = 0;
-    int ranks = 1;
-};
-
-/// Of this rank.
-struct EngineStats {
-    uint64_t resident_weight_bytes = 0, kv_bytes = 0;
-    uint64_t load_bytes_requested = 0, load_bytes_needed = 0, load_stripe_bytes = 0;
-    uint64_t offset_tables = 0;  ///< made by shard indexers; 0 where identity slicing sufficed
-    uint64_t communication_bytes = 0, communication_nanoseconds = 0;
-    uint64_t prompt_tokens = 0, generated_tokens = 0;
-    double prefill_seconds = 0, decode_seconds = 0;  ///< steps with any prompt token / without
-};
 
 class Engine {
   public:

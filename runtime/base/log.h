@@ -8,9 +8,10 @@
 #include <string_view>
 #include <utility>
 
+#include "runtime/base/log_level.h"
+
 namespace conclave {
 
-enum class LogLevel { kDebug, kInfo, kWarning, kError };
 const char* log_level_name(LogLevel level);  ///< "debug", "info", "warning", "error"
 
 /// A handle: copies share the receiver. The receiver may be called from any thread.

@@ -1,0 +1,7 @@
+#pragma once
+
+namespace conclave {
+
+enum class LogLevel { kDebug, kInfo, kWarning, kError };
+
+}  // namespace conclave
