@@ -97,6 +97,11 @@ struct Generic {
         for (int i = 0; i < 4; ++i) a.q[i] = select(a.q[i] < b.q[i], a.q[i], b.q[i]);
         return a;
     }
+    /// ((0+8)+(4+12)) + ... : halves are added until one lane is left
+    static float sum(V v) {
+        const F4 a = (v.q[0] + v.q[2]) + (v.q[1] + v.q[3]);
+        return (a[0] + a[2]) + (a[1] + a[3]);
+    }
     /// a * 2^n for |n| <= 252, n = m - 1.5 * 2^23 whole
     static V scale2(V a, V m) {
         // In two factors, as 2^n itself may be no normal number.

@@ -62,6 +62,13 @@ struct Avx2 {
     /// b where either is NaN
     static V max(V a, V b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
     static V min(V a, V b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+    /// ((0+8)+(4+12)) + ... : halves are added until one lane is left
+    static float sum(V v) {
+        const __m256 a = _mm256_add_ps(v.lo, v.hi);
+        const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+        return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+    }
     /// a * 2^n for |n| <= 252, n = m - 1.5 * 2^23 whole
     static V scale2(V a, V m) { return {scale2_half(a.lo, m.lo), scale2_half(a.hi, m.hi)}; }
 

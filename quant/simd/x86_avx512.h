@@ -43,6 +43,13 @@ struct Avx512 {
     /// b where either is NaN
     static V max(V a, V b) { return _mm512_max_ps(a, b); }
     static V min(V a, V b) { return _mm512_min_ps(a, b); }
+    /// ((0+8)+(4+12)) + ... : halves are added until one lane is left
+    static float sum(V v) {
+        const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+        const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+        return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+    }
     /// a * 2^n for |n| <= 252, n = m - 1.5 * 2^23 whole
     static V scale2(V a, V m) {
         return _mm512_scalef_ps(a, _mm512_sub_ps(m, _mm512_set1_ps(12582912.0f)));

@@ -1,0 +1,130 @@
+// The row operations, written once over a vector type S of quant/simd. Internal linkage.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/kernels/vector_ops/op.h"
+#include "quant/simd/math.h"
+
+namespace conclave::quant {
+namespace {
+
+template <class S>
+struct RowOps {
+    using V = typename S::V;
+
+    static void rms_norm(const float* x, const float* w, float eps, int64_t n, float* out) {
+        V squares = S::zero();
+        by_16(n, [&](int64_t i, int count) {
+            const V v = load_n<S>(x + i, count);
+            squares = S::fma(v, v, squares);
+        });
+        const V mean = S::div(S::set1(S::sum(squares)), S::set1(static_cast<float>(n)));
+        const V factor = S::div(S::set1(1.0f), S::sqrt(S::add(mean, S::set1(eps))));
+        by_16(n, [&](int64_t i, int count) {
+            const V v = S::mul(load_n<S>(x + i, count), factor);
+            store_n<S>(out + i, count, S::mul(load_n<S>(w + i, count), v));
+        });
+    }
+
+    static void silu_mul(const float* gate, const float* up, int64_t n, float* out) {
+        by_16(n, [&](int64_t i, int count) {
+            const V g = load_n<S>(gate + i, count);
+            const V u = load_n<S>(up + i, count);
+            const V e = exp<S>(S::sub(S::zero(), g));
+            store_n<S>(out + i, count, S::mul(S::div(g, S::add(S::set1(1.0f), e)), u));
+        });
+    }
+
+    static void add(const float* x, int64_t n, float* y) {
+        by_16(n, [&](int64_t i, int count) {
+            store_n<S>(y + i, count, S::add(load_n<S>(y + i, count), load_n<S>(x + i, count)));
+        });
+    }
+
+    static void scale(float a, const float* x, int64_t n, float* y) {
+        const V factor = S::set1(a);
+        by_16(n, [&](int64_t i, int count) {
+            store_n<S>(y + i, count, S::mul(factor, load_n<S>(x + i, count)));
+        });
+    }
+
+    static void rope_half(float* x, const float* cos, const float* sin, int64_t half) {
+        by_16(half, [&](int64_t i, int count) {
+            const V c = load_n<S>(cos + i, count), s = load_n<S>(sin + i, count);
+            const V a = load_n<S>(x + i, count), b = load_n<S>(x + half + i, count);
+            store_n<S>(x + i, count, S::sub(S::mul(a, c), S::mul(b, s)));
+            store_n<S>(x + half + i, count, S::add(S::mul(b, c), S::mul(a, s)));
+        });
+    }
+
+    static void softmax(float* x, int64_t n) {
+        constexpr float kNone = -__builtin_inff();
+        const auto load = [&](int64_t i, int count) {
+            return count == 16 ? S::load(x + i) : load_or<S>(x + i, count, kNone);
+        };
+        V most = S::set1(kNone);
+        by_16(n, [&](int64_t i, int count) { most = S::max(most, load(i, count)); });
+        const V max = S::set1(max_lane<S>(most));
+        V sum = S::zero();
+        by_16(n, [&](int64_t i, int count) {
+            const V e = exp<S>(S::sub(load(i, count), max));
+            sum = S::add(sum, e);
+            store_n<S>(x + i, count, e);
+        });
+        const V total = S::set1(S::sum(sum));
+        by_16(n, [&](int64_t i, int count) {
+            store_n<S>(x + i, count, S::div(load_n<S>(x + i, count), total));
+        });
+    }
+
+    static void round_bf16(const float* x, int64_t n, float* out) {
+        by_16(n, [&](int64_t i, int count) {
+            store_n<S>(out + i, count, S::round_bf16(load_n<S>(x + i, count)));
+        });
+    }
+    static void to_bf16(const float* x, int64_t n, uint16_t* out) {
+        by_16(n, [&](int64_t i, int count) {
+            S::store_bf16_part(out + i, count, load_n<S>(x + i, count));
+        });
+    }
+    static void to_f16(const float* x, int64_t n, uint16_t* out) {
+        by_16(n, [&](int64_t i, int count) {
+            S::store_f16_part(out + i, count, load_n<S>(x + i, count));
+        });
+    }
+    static void from_bf16(const uint16_t* x, int64_t n, float* out) {
+        by_16(n, [&](int64_t i, int count) {
+            const auto* p = reinterpret_cast<const std::byte*>(x + i);
+            const V v = count == 16 ? S::load_bf16(p) : S::load_bf16_part(p, count);
+            store_n<S>(out + i, count, v);
+        });
+    }
+    static void from_f16(const uint16_t* x, int64_t n, float* out) {
+        by_16(n, [&](int64_t i, int count) {
+            const auto* p = reinterpret_cast<const std::byte*>(x + i);
+            const V v = count == 16 ? S::load_f16(p) : S::load_f16_part(p, count);
+            store_n<S>(out + i, count, v);
+        });
+    }
+};
+
+/// `axpy` is given apart: one rounding needs a true fma, which S::fma need not be.
+template <class S>
+constexpr VectorOps make_vector_ops(Isa isa, void (*axpy)(float, const float*, int64_t, float*)) {
+    using R = RowOps<S>;
+    return {isa,       R::rms_norm,  R::silu_mul, R::add,        axpy,
+            R::scale,  R::rope_half, R::softmax,  R::round_bf16, R::to_bf16,
+            R::to_f16, R::from_bf16, R::from_f16};
+}
+
+template <class S>
+void fused_axpy(float a, const float* x, int64_t n, float* y) {
+    const auto factor = S::set1(a);
+    by_16(n, [&](int64_t i, int count) {
+        store_n<S>(y + i, count, S::fma(factor, load_n<S>(x + i, count), load_n<S>(y + i, count)));
+    });
+}
+
+}  // namespace
+}  // namespace conclave::quant
