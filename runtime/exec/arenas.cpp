@@ -7,6 +7,9 @@
 #include <oneapi/tbb/task_arena.h>
 #include <oneapi/tbb/task_scheduler_observer.h>
 #include <unistd.h>
+#if defined(CONCLAVE_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -24,6 +27,27 @@
 
 namespace conclave::exec {
 namespace {
+
+// The race detector cannot see how TBB, which is not built with it, hands tasks from thread to
+// thread: this file is left out of it (see CMakeLists.txt), and says instead what a parallel loop
+// promises: all that the caller did comes before every task, and every task before its return.
+class LoopOrder {
+  public:
+#if defined(CONCLAVE_TSAN)
+    void fork() { __tsan_release(&fork_); }
+    void enter() { __tsan_acquire(&fork_); }
+    void leave() { __tsan_release(&join_); }
+    void join() { __tsan_acquire(&join_); }
+
+  private:
+    char fork_ = 0, join_ = 0;
+#else
+    void fork() {}
+    void enter() {}
+    void leave() {}
+    void join() {}
+#endif
+};
 
 void cpu_relax() {
 #if defined(__x86_64__)
@@ -52,6 +76,19 @@ class FirstError {
   private:
     std::atomic<bool> taken_ = false;
     std::exception_ptr error_;
+};
+
+/// One call of parallel_for.
+struct Loop {
+    FunctionRef<void(int, int64_t)> task;
+    FirstError error = {};
+    LoopOrder order = {};
+
+    void run(int node, int64_t begin, int64_t end) {
+        order.enter();
+        for (int64_t i = begin; i < end; ++i) error.guard([&] { task(node, i); });
+        order.leave();
+    }
 };
 
 /// Binds TBB's workers to a node while they are in its arena, and gives them back to the CPUs of
@@ -162,13 +199,16 @@ std::vector<int> divide_threads(const Topology& topology, int threads) {
 struct Arenas::Impl {
     struct Node {
         /// TBB complains on stderr when an arena asks for more workers than its pool has.
-        static int slots(int node_threads, bool has_caller) {
-            const auto process = static_cast<int>(
-                tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism));
-            return std::clamp(node_threads, 1, std::max(1, has_caller ? process : process - 1));
+        /// With an empty pool it still sends one for what is enqueued, so ask for none then.
+        Node(int node_threads, bool has_caller) : threads(node_threads) {
+            const auto pool = static_cast<int>(tbb::global_control::active_value(
+                                  tbb::global_control::max_allowed_parallelism)) -
+                              1;
+            const int others = has_caller ? 1 : 0;
+            const int workers = std::min(node_threads - others, pool);
+            const int reserved = workers == 0 ? 1 : others;
+            arena.initialize(workers + reserved, static_cast<unsigned>(reserved));
         }
-        Node(int node_threads, bool has_caller)
-            : threads(node_threads), arena(slots(node_threads, has_caller), has_caller ? 1 : 0) {}
         const int threads;
         tbb::task_arena arena;
         std::optional<NodeBinding> binding;  // after the arena: it must go first
@@ -182,45 +222,36 @@ struct Arenas::Impl {
             all.insert(all.end(), n.cpus.begin(), n.cpus.end());
         for (size_t n = 0; n < per_node.size(); ++n) {
             Node& node = *nodes.emplace_back(std::make_unique<Node>(per_node[n], n == 0));
-            node.arena.initialize();
             if (topology.bind && topology.nodes.size() > 1)
                 node.binding.emplace(node.arena, CpuMask(topology.nodes[n].cpus), CpuMask(all));
         }
     }
 
-    using Task = FunctionRef<void(int, int64_t)>;
-
     /// All tasks of a node, by a thread that is in its arena.
-    static void run_inside(int n, const Node& node, int64_t tasks, Task task, FirstError& error) {
+    static void run_inside(int n, const Node& node, int64_t tasks, Loop& loop) {
         // Halves of the range are there to be stolen, down to a 16th of a thread's share: fine
         // enough to even out the end, and few enough that tasks of a microsecond still pay.
         const int64_t grain = std::max<int64_t>(1, tasks / (16 * node.threads));
         tbb::parallel_for(
             tbb::blocked_range<int64_t>(0, tasks, static_cast<size_t>(grain)),
-            [&](const tbb::blocked_range<int64_t>& range) {
-                for (int64_t i = range.begin(); i < range.end(); ++i)
-                    error.guard([&] { task(n, i); });
-            },
+            [&](const tbb::blocked_range<int64_t>& r) { loop.run(n, r.begin(), r.end()); },
             tbb::simple_partitioner());
     }
 
     /// Node 0's tasks, by the calling thread and the workers that join it.
-    void run_callers_node(int64_t tasks, Task task, FirstError& error) {
+    void run_callers_node(int64_t tasks, Loop& loop) {
         if (tasks == 0) return;
         Node& node = *nodes[0];
         const CallerBinding bound(node.binding ? &*node.binding : nullptr);
-        if (node.threads == 1 || tasks == 1) {
-            for (int64_t i = 0; i < tasks; ++i) error.guard([&] { task(0, i); });
-            return;
-        }
-        error.guard([&] { node.arena.execute([&] { run_inside(0, node, tasks, task, error); }); });
+        if (node.threads == 1 || tasks == 1) return loop.run(0, 0, tasks);
+        loop.error.guard([&] { node.arena.execute([&] { run_inside(0, node, tasks, loop); }); });
     }
 
-    void start_other_node(int n, int64_t tasks, Task task, FirstError& error) {
+    void start_other_node(int n, int64_t tasks, Loop& loop) {
         pending->fetch_add(1, std::memory_order_relaxed);
         try {
-            nodes[n]->arena.enqueue([this, n, tasks, task, &error, left = pending] {
-                error.guard([&] { run_inside(n, *nodes[n], tasks, task, error); });
+            nodes[n]->arena.enqueue([this, n, tasks, &loop, left = pending] {
+                loop.error.guard([&] { run_inside(n, *nodes[n], tasks, loop); });
                 // From here on only `left` is sure to exist.
                 if (left->fetch_sub(1, std::memory_order_acq_rel) == 1) left->notify_all();
             });
@@ -261,12 +292,14 @@ int Arenas::threads() const {
 
 void Arenas::parallel_for(std::span<const int64_t> tasks, FunctionRef<void(int, int64_t)> task) {
     CONCLAVE_CHECK(tasks.size() == impl_->nodes.size());
-    FirstError error;
+    Loop loop{task};
+    loop.order.fork();
     for (int n = 1; n < nodes(); ++n)
-        if (tasks[n] > 0) error.guard([&] { impl_->start_other_node(n, tasks[n], task, error); });
-    impl_->run_callers_node(tasks[0], task, error);
+        if (tasks[n] > 0) loop.error.guard([&] { impl_->start_other_node(n, tasks[n], loop); });
+    impl_->run_callers_node(tasks[0], loop);
     impl_->wait_for_other_nodes();
-    error.rethrow();
+    loop.order.join();
+    loop.error.rethrow();
 }
 
 void Arenas::parallel_for(int64_t tasks, FunctionRef<void(int64_t)> task) {

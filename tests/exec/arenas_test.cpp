@@ -234,13 +234,12 @@ TEST(Arenas, RefuseNonsense) {
     Arenas arenas(Topology::pretend(2, 1), 2);
     const std::vector<int64_t> one(1, 5);
     EXPECT_THROW(arenas.parallel_for(one, [](int, int64_t) {}), Error);
-    EXPECT_THROW(arenas.scratch(SIZE_MAX), Error);
     try {
-        arenas.scratch(size_t{1} << 62);
+        arenas.scratch(SIZE_MAX);
         ADD_FAILURE();
     } catch (const Error& e) {
         EXPECT_EQ(e.code(), ErrorCode::kResource);
-        EXPECT_NE(std::string(e.what()).find("4611686018427387904"), std::string::npos);
+        EXPECT_NE(std::string(e.what()).find("18446744073709551615"), std::string::npos);
     }
 }
 
