@@ -43,7 +43,7 @@ void Console::log(int rank, LogLevel level, std::string_view message) {
     if (level == LogLevel::kWarning) text += "warning: ";
     if (level == LogLevel::kError) text += "error: ";
     if (rank != 0) text += "rank " + std::to_string(rank) + ": ";
-    line(text += printable(message));
+    line(text += terminal_safe(message));
 }
 
 void Console::progress(const LoadProgress& progress) {
@@ -66,7 +66,7 @@ void Console::progress(const LoadProgress& progress) {
 
 void Console::error(std::string_view what) {
     to_stderr((isatty(STDERR_FILENO) != 0 ? std::string(kEraseLine) : std::string()) +
-              "conclave: error: " + printable(what) + "\n");
+              "conclave: error: " + terminal_safe(what) + "\n");
 }
 
 void print(std::string_view text) {

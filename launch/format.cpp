@@ -51,7 +51,7 @@ std::string human_duration(double seconds) {
     return fmt::format("{} h {} min", whole / 3600, whole % 3600 / 60);
 }
 
-std::string printable(std::string_view text) {
+std::string terminal_safe(std::string_view text) {
     std::string out;
     out.reserve(text.size());
     for (size_t i = 0; i < text.size(); ++i) {

@@ -16,6 +16,6 @@ std::string human_count(double count);
 std::string human_duration(double seconds);
 /// `text` from a file or a peer, safe for a terminal: control characters become '?', line breaks
 /// and tabs become spaces.
-std::string printable(std::string_view text);
+std::string terminal_safe(std::string_view text);
 
 }  // namespace conclave::launch

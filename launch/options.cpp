@@ -269,7 +269,7 @@ class CommandLine {
         app.formatter(help_formatter("conclave COMMAND [options]"));
         app.footer(kHelpFooter);
         app.set_help_flag("-h,--help", "Print this help");
-        app.set_version_flag("--version", version_text());
+        app.set_version_flag("--version", version_text(), "Print the version");
         app.require_subcommand(1);
         for (const Entry& entry : kCommands) {
             CLI::App* command = app.add_subcommand(entry.name, entry.what);
@@ -280,6 +280,20 @@ class CommandLine {
             to.command = entry.command;
             if (entry.command != Command::kText) add_options(*command);
         }
+    }
+
+    /// CLI11 would say no more than that a subcommand is required.
+    static void check_command(const std::vector<std::string>& arguments) {
+        std::string names;
+        for (const Entry& entry : kCommands) {
+            if (!arguments.empty() && arguments.front() == entry.name) return;
+            names += (names.empty() ? "" : ", ") + std::string(entry.name);
+        }
+        if (!arguments.empty() && arguments.front().rfind('-', 0) == 0) return;
+        throw Error(
+            ErrorCode::kUsage,
+            (arguments.empty() ? "no command" : "there is no command " + arguments.front()) +
+                ": give one of " + names + " (see conclave --help)");
     }
 
     void finish() {
@@ -379,6 +393,7 @@ std::vector<int32_t> parse_ids(const std::string& text) {
 }
 
 Invocation parse(std::vector<std::string> arguments) {
+    CommandLine::check_command(arguments);
     Invocation to;
     CommandLine line(arguments.empty() ? "" : arguments.front(), to);
     spell_out_tp(arguments);

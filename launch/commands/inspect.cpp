@@ -52,7 +52,8 @@ void add_list(std::string& out, const char* heading, const std::vector<std::stri
 }
 
 std::string sized(const std::string& name, uint64_t bytes) {
-    return fmt::format("{:<24} {:>10}", printable(name), human_bytes(static_cast<double>(bytes)));
+    return fmt::format("{:<24} {:>10}", terminal_safe(name),
+                       human_bytes(static_cast<double>(bytes)));
 }
 
 void print_text(const ModelSummary& m) {
@@ -60,8 +61,8 @@ void print_text(const ModelSummary& m) {
     const auto line = [&](const char* heading, const std::string& text) {
         out += fmt::format("{:<14} {}\n", heading, text);
     };
-    line("model", printable(m.path));
-    line("architecture", printable(m.architecture) + " (" + printable(m.model_type) + ")");
+    line("model", terminal_safe(m.path));
+    line("architecture", terminal_safe(m.architecture) + " (" + terminal_safe(m.model_type) + ")");
     line("parameters", fmt::format("{} in {}", human_count(static_cast<double>(m.parameters)),
                                    human_bytes(static_cast<double>(m.bytes))));
     line("layers", fmt::format("{}, hidden {}, vocabulary {}, up to {} tokens", m.layers,
@@ -71,9 +72,9 @@ void print_text(const ModelSummary& m) {
                                     m.experts_per_token, m.moe_layers));
     line("attention", fmt::format("{} query heads, {} KV heads, {} wide", m.attention_heads,
                                   m.kv_heads, m.head_dim));
-    line("quantization", printable(m.quantization));
+    line("quantization", terminal_safe(m.quantization));
     line("tokenizer", m.tokenizer ? "yes" : "none: takes and gives token ids");
-    line("supported", m.supported ? "yes" : "no: " + printable(m.unsupported_reason));
+    line("supported", m.supported ? "yes" : "no: " + terminal_safe(m.unsupported_reason));
     std::vector<std::string> entries;
     for (const EncodingBytes& e : m.encodings)
         entries.push_back(sized(e.encoding, e.bytes) + fmt::format("  {} tensors", e.tensors));

@@ -58,10 +58,11 @@ std::string rank_table(const LoadPlan& p) {
 std::string kernel_list(const LoadPlan& p) {
     std::string out;
     for (const KernelUse& k : p.kernels) {
-        out += fmt::format("{} ({} {}): {}, {} weights, {} activations\n", printable(k.layer),
+        out += fmt::format("{} ({} {}): {}, {} weights, {} activations\n", terminal_safe(k.layer),
                            k.layers, k.layers == 1 ? "layer" : "layers", k.kernel, k.encoding,
                            k.activations);
-        for (const std::string& reason : k.refused) out += "  refused: " + printable(reason) + "\n";
+        for (const std::string& reason : k.refused)
+            out += "  refused: " + terminal_safe(reason) + "\n";
     }
     return out;
 }
@@ -74,7 +75,7 @@ void print_text(const LoadPlan& p, bool kernels) {
                        p.gathers_per_layer, p.reductions_per_layer,
                        bytes(p.communication_bytes_per_token));
     out += "\n" + rank_table(p);
-    for (const std::string& notice : p.notices) out += printable(notice) + "\n";
+    for (const std::string& notice : p.notices) out += terminal_safe(notice) + "\n";
     if (kernels) out += "\n" + kernel_list(p);
     print(out);
 }

@@ -33,12 +33,12 @@ TEST(Format, CountsAndDurations) {
 }
 
 TEST(Format, ForeignTextCannotDriveTheTerminal) {
-    EXPECT_EQ(printable("a\033[31mb\x7f\x01"), "a?[31mb??");
-    EXPECT_EQ(printable("two\nlines\t\r"), "two lines  ");
-    EXPECT_EQ(printable("\xc2\x9b"
-                        "2J \xc3\xa9 \xc2\xa0"),
+    EXPECT_EQ(terminal_safe("a\033[31mb\x7f\x01"), "a?[31mb??");
+    EXPECT_EQ(terminal_safe("two\nlines\t\r"), "two lines  ");
+    EXPECT_EQ(terminal_safe("\xc2\x9b"
+                            "2J \xc3\xa9 \xc2\xa0"),
               "?2J \xc3\xa9 \xc2\xa0");
-    EXPECT_EQ(printable("\xc2"), "\xc2");
+    EXPECT_EQ(terminal_safe("\xc2"), "\xc2");
 }
 
 TEST(Progress, BarSaysHowFarHowFastAndHowLong) {
