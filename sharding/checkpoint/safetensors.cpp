@@ -344,7 +344,6 @@ SafetensorsHeader read_safetensors_header(const File& file, int index, ReadCount
     JsonLimits limits;
     limits.file = file.path();
     limits.max_bytes = kMaxHeaderBytes;
-    limits.max_depth = 3;
     const size_t last = text.find_last_not_of(' ');  // padding may be longer than a token
     read_json(std::string_view(text).substr(0, last + 1), limits, handler);
     header.tensors = handler.take();

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <stdexcept>
@@ -27,6 +28,7 @@ std::string raw_bytes(const std::vector<T>& values) {
 }
 
 inline void write_file(const std::string& path, const std::string& bytes) {
+    std::remove(path.c_str());  // rewriting in place would wait for the disk on some file systems
     std::ofstream out(path, std::ios::binary | std::ios::trunc);
     out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     out.close();
@@ -60,8 +62,10 @@ inline std::string safetensors_bytes(
     for (const TensorToWrite& t : tensors) {
         separate();
         header += "\"" + t.name + "\":{\"dtype\":\"" + t.dtype + "\",\"shape\":[";
-        for (size_t i = 0; i < t.shape.size(); ++i)
-            header += (i ? "," : "") + std::to_string(t.shape[i]);
+        for (size_t i = 0; i < t.shape.size(); ++i) {
+            if (i) header += ',';
+            header += std::to_string(t.shape[i]);
+        }
         header += "],\"data_offsets\":[" + std::to_string(data.size()) + "," +
                   std::to_string(data.size() + t.data.size()) + "]}";
         data += t.data;
