@@ -54,9 +54,9 @@ void KernelMoeMethod::apply_w13(const quant::FusedMoeWeights& weights, quant::We
         const quant::PackedMatrix &gate = w.parts[0], &up = w.parts[1];
         const int64_t columns = b.end - b.begin, tile_stride = round_up(columns, 16);
         const size_t tile_bytes = static_cast<size_t>(job.rows * tile_stride) * sizeof(float);
-        std::byte* scratch = executor.scratch(
-            tile_bytes + std::max(gate.kernel->scratch_bytes(gate.k),
-                                  up.kernel->scratch_bytes(up.k)));
+        std::byte* scratch =
+            executor.scratch(tile_bytes + std::max(gate.kernel->scratch_bytes(gate.k),
+                                                   up.kernel->scratch_bytes(up.k)));
         float* tile = reinterpret_cast<float*>(scratch);
         float* out = job.out + b.piece->rows.begin + b.begin;
         sharding::run_block(gate, b, job.x, job.rows, out, stride, bases, scratch + tile_bytes);

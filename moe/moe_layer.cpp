@@ -27,9 +27,12 @@ void combine(StepContext& context, int64_t tokens, int64_t top_k, const float* w
 
 MoeLayer::MoeLayer(sharding::WeightBuilder& builder, const RouterSpec& router,
                    const std::string& gate, const sharding::ExpertSource& source)
-    : spec_(router), router_(builder.replicated(gate, source.experts, source.hidden)),
+    : spec_(router),
+      router_(builder.replicated(gate, source.experts, source.hidden)),
       experts_(builder.experts(source, std::make_shared<KernelMoeMethod>())),
-      grid_(builder.grid()), hidden_(source.hidden), width_(source.width),
+      grid_(builder.grid()),
+      hidden_(source.hidden),
+      width_(source.width),
       deterministic_(builder.deterministic()) {}
 
 void MoeLayer::apply(StepContext& context, const float* x, int64_t tokens, float* out) const {
@@ -51,7 +54,8 @@ void MoeLayer::apply(StepContext& context, const float* x, int64_t tokens, float
 void MoeLayer::experts_fast(StepContext& context, quant::PreparedInput& x,
                             std::span<const int32_t> ids, const float* weights, float* out) const {
     const Dispatch d = dispatch(ids, spec_.top_k, experts_.experts);
-    const int64_t width = experts_.experts.empty() ? 0 : (*experts_.width)[context.comm.rank()].size();
+    const int64_t width =
+        experts_.experts.empty() ? 0 : (*experts_.width)[context.comm.rank()].size();
     if (width == 0 || d.slots() == 0) {
         std::memset(out, 0, static_cast<size_t>(x.rows() * hidden_) * sizeof(float));
     } else {
@@ -82,8 +86,7 @@ void MoeLayer::experts_deterministic(StepContext& context, quant::PreparedInput&
     const int64_t tokens = x.rows();
     std::vector<Dispatch> groups;
     for (int g = 0; g < grid_.expert_ep; ++g)
-        groups.push_back(
-            dispatch(ids, spec_.top_k, split(spec_.experts, 1, grid_.expert_ep, g)));
+        groups.push_back(dispatch(ids, spec_.top_k, split(spec_.experts, 1, grid_.expert_ep, g)));
     const Dispatch& own = groups[group];
     std::vector<Interval> hidden;  // columns of the output that each rank of a group makes
     for (int i = 0; i < tp; ++i) hidden.push_back(split(hidden_, sharding::kRowGranule, tp, i));
@@ -107,9 +110,8 @@ void MoeLayer::experts_deterministic(StepContext& context, quant::PreparedInput&
     }
     if (grid_.expert_ep == 1) {
         float* mine = context.workspace.allocate<float>(tokens * local);
-        combine(context, tokens, spec_.top_k, weights, local, mine, [&](int64_t t, int64_t j) {
-            return y + own.slot_of[t * spec_.top_k + j] * local;
-        });
+        combine(context, tokens, spec_.top_k, weights, local, mine,
+                [&](int64_t t, int64_t j) { return y + own.slot_of[t * spec_.top_k + j] * local; });
         sharding::gather_columns(context.comm, context, mine, tokens, hidden, hidden_, out);
         return;
     }

@@ -6,7 +6,12 @@ namespace conclave::quant {
 
 PreparedInput::PreparedInput(const float* x, int64_t stride, int64_t rows, int64_t k,
                              const VectorOps& ops, Executor& executor, Workspace& workspace)
-    : x_(x), stride_(stride), rows_(rows), k_(k), ops_(ops), executor_(executor),
+    : x_(x),
+      stride_(stride),
+      rows_(rows),
+      k_(k),
+      ops_(ops),
+      executor_(executor),
       workspace_(workspace) {}
 
 const void* const* PreparedInput::form(ActivationRule rule, XType type) {
@@ -26,9 +31,8 @@ const void* const* PreparedInput::make(ActivationRule rule, XType type) {
         const int64_t row = round_up(k_, 16);
         float* data = workspace_.allocate<float>(rows_ * row);
         for (int64_t r = 0; r < rows_; ++r) pointers[r] = data + r * row;
-        executor_.parallel_for(rows_, [&](int64_t r) {
-            ops_.round_bf16(x_ + r * stride_, k_, data + r * row);
-        });
+        executor_.parallel_for(
+            rows_, [&](int64_t r) { ops_.round_bf16(x_ + r * stride_, k_, data + r * row); });
         return pointers;
     }
     const int64_t row = round_up(k_, 32);

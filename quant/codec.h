@@ -28,13 +28,13 @@ class TensorLookup {
 
 /// Where the model says that a logical matrix lies; how it is stored there is the format's matter.
 struct MatrixSource {
-    std::string stem;          ///< "model.layers.0.self_attn.q_proj"; formats append ".weight" ...
-    bool bare = false;         ///< the tensor is named by the stem itself (3-D expert parameters)
-    int64_t n = 0, k = 0;      ///< logical size of the part: y = x W^T, W [n, k]
-    int64_t stored_n = 0;      ///< rows of the stored matrix: n, or more where parts are fused
-    int64_t row_offset = 0;    ///< row of the stored matrix at which the part begins
-    int64_t lead = -1;         ///< index along the first axis of a 3-D tensor; -1: 2-D
-    int64_t lead_count = 0;    ///< length of that axis
+    std::string stem;        ///< "model.layers.0.self_attn.q_proj"; formats append ".weight" ...
+    bool bare = false;       ///< the tensor is named by the stem itself (3-D expert parameters)
+    int64_t n = 0, k = 0;    ///< logical size of the part: y = x W^T, W [n, k]
+    int64_t stored_n = 0;    ///< rows of the stored matrix: n, or more where parts are fused
+    int64_t row_offset = 0;  ///< row of the stored matrix at which the part begins
+    int64_t lead = -1;       ///< index along the first axis of a 3-D tensor; -1: 2-D
+    int64_t lead_count = 0;  ///< length of that axis
 };
 
 enum class PieceRole : uint8_t { kCodes };

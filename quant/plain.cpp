@@ -31,8 +31,8 @@ class PlainCodec final : public Codec {
         return {{first + n.begin, first + n.end}, k};
     }
     size_t scratch_bytes(const StoredMatrix&, Interval, Interval) const override { return 0; }
-    CodeTile decode(const StoredMatrix&, Interval n, Interval k,
-                    std::span<const StagedRect> staged, std::byte*) const override {
+    CodeTile decode(const StoredMatrix&, Interval n, Interval k, std::span<const StagedRect> staged,
+                    std::byte*) const override {
         return {staged[0].data, staged[0].row_bytes, n.size(), k.size()};
     }
 };

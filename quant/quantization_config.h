@@ -66,7 +66,8 @@ class QuantizationRegistry {
 /// Weights as numbers: bf16, f16, f32 tensors named STEM.weight.
 std::unique_ptr<QuantizationConfig> unquantized_config();
 
-/// describe() of the unquantized format; what every format falls back to for layers it leaves alone.
+/// describe() of the unquantized format; what every format falls back to for layers it leaves
+/// alone.
 std::optional<StoredMatrix> describe_plain(const MatrixSource& source, const TensorLookup& tensors);
 
 }  // namespace conclave::quant

@@ -20,7 +20,8 @@ void gather_columns(comm::Communicator& comm, StepContext& context, const float*
         total += rows * cut[r].size();
     }
     float* all = context.workspace.allocate<float>(total);
-    for (size_t r = 0, at = 0; r < cut.size(); at += bytes[r++]) block[r] = all + at / sizeof(float);
+    for (size_t r = 0, at = 0; r < cut.size(); at += bytes[r++])
+        block[r] = all + at / sizeof(float);
     comm.all_gather(local, all, bytes);
     const auto copy_row = [&](int64_t row) {
         for (size_t r = cut.size(); r-- > 0;)

@@ -21,8 +21,17 @@ size_t no_scratch(int64_t) { return 0; }
 
 template <int bytes>
 constexpr quant::Kernel storage(const char* name, quant::CodeType code) {
-    return {name, "rows",           Isa::kGeneric,    code,       quant::XType::kF32, true,
-            1,    row_bytes<bytes>, keep_rows<bytes>, no_scratch, nullptr};
+    return {name,
+            "rows",
+            Isa::kGeneric,
+            code,
+            quant::XType::kF32,
+            true,
+            1,
+            row_bytes<bytes>,
+            keep_rows<bytes>,
+            no_scratch,
+            nullptr};
 }
 
 constexpr quant::Kernel kRowsF32 = storage<4>("rows_f32", quant::CodeType::kF32);
@@ -33,9 +42,12 @@ constexpr quant::Kernel kRowsBf16 = storage<2>("rows_bf16", quant::CodeType::kBF
 
 const quant::Kernel& row_storage(quant::CodeType code) {
     switch (code) {
-        case quant::CodeType::kF32: return kRowsF32;
-        case quant::CodeType::kF16: return kRowsF16;
-        default: return kRowsBf16;
+        case quant::CodeType::kF32:
+            return kRowsF32;
+        case quant::CodeType::kF16:
+            return kRowsF16;
+        default:
+            return kRowsBf16;
     }
 }
 
@@ -53,21 +65,28 @@ void VocabParallelEmbedding::apply(StepContext& context, std::span<const int32_t
     const size_t row = static_cast<size_t>(width_) * sizeof(float);
     for (int32_t id : ids) owners.push_back(owner(id)), bytes[owners.back()] += row;
 
-    float* own = context.workspace.allocate<float>(static_cast<int64_t>(bytes[self] / sizeof(float)));
+    float* own =
+        context.workspace.allocate<float>(static_cast<int64_t>(bytes[self] / sizeof(float)));
     float* next = own;
     for (size_t t = 0; t < ids.size(); ++t) {
         if (owners[t] != self) continue;
         const int64_t local = ids[t] - (*cut_)[self].begin;
         for (const auto& piece : rows_->pieces) {
             if (local < piece.rows.begin || local >= piece.rows.end) continue;
-            const std::byte* from = context.bases[piece.node] + piece.offset +
-                                    (local - piece.rows.begin) * width_ *
-                                        (quant::code_bits(rows_->kernel->code) / 8);
+            const std::byte* from =
+                context.bases[piece.node] + piece.offset +
+                (local - piece.rows.begin) * width_ * (quant::code_bits(rows_->kernel->code) / 8);
             const auto* half = reinterpret_cast<const uint16_t*>(from);
             switch (rows_->kernel->code) {
-                case quant::CodeType::kF32: std::memcpy(next, from, row); break;
-                case quant::CodeType::kF16: context.ops.from_f16(half, width_, next); break;
-                case quant::CodeType::kBF16: context.ops.from_bf16(half, width_, next); break;
+                case quant::CodeType::kF32:
+                    std::memcpy(next, from, row);
+                    break;
+                case quant::CodeType::kF16:
+                    context.ops.from_f16(half, width_, next);
+                    break;
+                case quant::CodeType::kBF16:
+                    context.ops.from_bf16(half, width_, next);
+                    break;
             }
         }
         next += width_;

@@ -34,16 +34,16 @@ std::vector<std::vector<GemmBlock>> divide(std::span<const GemmJob> jobs,
         for (const auto& piece : jobs[j].matrix->pieces) {
             const int threads = executor.threads(piece.node);
             const double task =
-                threads == 1 ? cost[piece.node] + 1
-                             : std::max(cost[piece.node] / (threads * kTasksPerThread),
-                                        kLeastTaskBytes);
+                threads == 1
+                    ? cost[piece.node] + 1
+                    : std::max(cost[piece.node] / (threads * kTasksPerThread), kLeastTaskBytes);
             const int64_t columns =
-                std::max<int64_t>(1, static_cast<int64_t>(task / column_cost(jobs[j])) /
-                                         kRowGranule) *
+                std::max<int64_t>(1,
+                                  static_cast<int64_t>(task / column_cost(jobs[j])) / kRowGranule) *
                 kRowGranule;
             for (int64_t c = 0; c < piece.rows.size(); c += columns)
-                blocks[piece.node].push_back({static_cast<int64_t>(j), &piece, c,
-                                              std::min(c + columns, piece.rows.size())});
+                blocks[piece.node].push_back(
+                    {static_cast<int64_t>(j), &piece, c, std::min(c + columns, piece.rows.size())});
         }
     }
     return blocks;
@@ -73,8 +73,7 @@ void run_gemms(std::span<const GemmJob> jobs, quant::WeightBases bases, Executor
     executor.parallel_for(counts, [&](int node, int64_t i) {
         const GemmBlock& b = blocks[node][i];
         const GemmJob& job = jobs[b.job];
-        std::byte* scratch =
-            executor.scratch(job.matrix->kernel->scratch_bytes(job.matrix->k));
+        std::byte* scratch = executor.scratch(job.matrix->kernel->scratch_bytes(job.matrix->k));
         run_block(*job.matrix, b, job.x, job.rows, job.out + b.piece->rows.begin + b.begin,
                   job.out_stride, bases, scratch);
     });

@@ -30,9 +30,9 @@ std::vector<std::vector<GemmBlock>> divide(std::span<const GemmJob> jobs, const 
 
 /// Runs one block with the calling thread's scratch `scratch` (kernel->scratch_bytes(k)), writing
 /// column `begin` of row 0 to `out`.
-void run_block(const quant::PackedMatrix& matrix, const GemmBlock& block,
-               const void* const* x, int64_t rows, float* out, int64_t out_stride,
-               quant::WeightBases bases, std::byte* scratch);
+void run_block(const quant::PackedMatrix& matrix, const GemmBlock& block, const void* const* x,
+               int64_t rows, float* out, int64_t out_stride, quant::WeightBases bases,
+               std::byte* scratch);
 
 void run_gemms(std::span<const GemmJob> jobs, quant::WeightBases bases, Executor& executor);
 

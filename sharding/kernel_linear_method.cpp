@@ -23,9 +23,9 @@ quant::PackedMatrix reserve_matrix(const quant::Kernel& kernel, int64_t n, int64
         const int64_t end =
             node + 1 == memory.nodes()
                 ? n
-                : std::min(n, static_cast<int64_t>(std::llround(static_cast<double>(blocks) *
-                                                                share)) *
-                                  block);
+                : std::min(n,
+                           static_cast<int64_t>(std::llround(static_cast<double>(blocks) * share)) *
+                               block);
         if (end > begin) {
             const size_t bytes = k > 0 ? kernel.packed_bytes(end - begin, k) : 0;
             m.pieces.push_back({node, {begin, end}, memory.reserve(node, bytes)});
@@ -38,16 +38,15 @@ quant::PackedMatrix reserve_matrix(const quant::Kernel& kernel, int64_t n, int64
 void KernelLinearMethod::create_weights(quant::LinearWeights& weights,
                                         const quant::MethodContext& context) const {
     for (const quant::PartDescriptor& part : weights.descriptor.parts) {
-        quant::KernelChoice choice =
-            context.kernels.select(weights.descriptor, part, context.cpu);
+        quant::KernelChoice choice = context.kernels.select(weights.descriptor, part, context.cpu);
         if (!choice.kernel) {
             std::string why;
             for (const auto& r : choice.refused)
                 for (const std::string& reason : r.reasons)
                     why += fmt::format("; {}: {}", r.kernel->name, reason);
             throw Error(ErrorCode::kUnsupported, "no kernel can serve " + context.layer + "." +
-                                                     part.name + " (" +
-                                                     part.encoding.to_string() + ")" + why);
+                                                     part.name + " (" + part.encoding.to_string() +
+                                                     ")" + why);
         }
         weights.parts.push_back(
             reserve_matrix(*choice.kernel, part.n, weights.descriptor.k, context.memory));

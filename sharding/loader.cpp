@@ -47,8 +47,8 @@ uint64_t needed_bytes(const MatrixItem& m, Interval rows, uint64_t* stripe) {
         const RowRead read = row_read(p, rect);
         total += static_cast<uint64_t>(rect.rows.size() * read.bytes);
         if (read.stripe && stripe)
-            *stripe += static_cast<uint64_t>(
-                rect.rows.size() * (read.bytes - rect.cols.size() * p.element_bytes));
+            *stripe += static_cast<uint64_t>(rect.rows.size() *
+                                             (read.bytes - rect.cols.size() * p.element_bytes));
     }
     return total;
 }
@@ -80,8 +80,8 @@ class Loader {
         const size_t parameter = ledger_.declare(m.stored.pieces[0].tensor, m.rows, m.cols.size());
         for (const auto& piece : m.packed->pieces) {
             if (piece.rows.empty()) continue;
-            const uint64_t row = std::max<uint64_t>(
-                1, needed_bytes(m, {m.rows.begin, m.rows.begin + 1}, nullptr));
+            const uint64_t row =
+                std::max<uint64_t>(1, needed_bytes(m, {m.rows.begin, m.rows.begin + 1}, nullptr));
             const int64_t block = m.packed->kernel->row_block;
             const int64_t step =
                 std::max<int64_t>(block, kStagingBytes / static_cast<int64_t>(row) / block * block);
@@ -141,7 +141,8 @@ class Loader {
         std::vector<quant::StagedRect> staged(pieces);
         std::vector<size_t> at(pieces + 1, 0);
         std::vector<OffsetTable> tables(pieces);
-        for (size_t i = 0; i < pieces; ++i) at[i + 1] = at[i] + staging_bytes(m, i, rows, tables[i]);
+        for (size_t i = 0; i < pieces; ++i)
+            at[i + 1] = at[i] + staging_bytes(m, i, rows, tables[i]);
         std::byte* staging = executor_.scratch(at[pieces] + decode);
         for (size_t i = 0; i < pieces; ++i)
             staged[i] = read(m, i, rows, tables[i], staging + at[i]);
@@ -192,8 +193,7 @@ class Loader {
         const RowRead row = row_read(p, rect);
         const uint64_t first = s.offset + static_cast<uint64_t>(rect.rows.begin * whole);
         if (row.bytes == whole) {
-            checkpoint_.read(s.file, first,
-                             {out, static_cast<size_t>(rect.rows.size() * whole)});
+            checkpoint_.read(s.file, first, {out, static_cast<size_t>(rect.rows.size() * whole)});
             return {out + left, whole, 0};
         }
         for (int64_t r = 0; r < rect.rows.size(); ++r)

@@ -18,7 +18,7 @@ namespace conclave::sharding {
 /// One logical matrix of which this rank holds rows x cols.
 struct MatrixItem {
     quant::StoredMatrix stored;
-    Interval rows, cols;                      ///< logical, of this rank; neither empty
+    Interval rows, cols;                          ///< logical, of this rank; neither empty
     const quant::PackedMatrix* packed = nullptr;  ///< owned by the layer
 };
 

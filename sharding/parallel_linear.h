@@ -21,8 +21,7 @@ class ParallelLinear {
     int64_t local_n(int64_t p) const { return weights_->descriptor.parts[p].n; }
 
     /// out[p]: [x.rows(), local_n(p)], dense.
-    void apply(StepContext& context, quant::PreparedInput& x,
-               std::span<float* const> out) const;
+    void apply(StepContext& context, quant::PreparedInput& x, std::span<float* const> out) const;
 
   private:
     friend class WeightBuilder;

@@ -72,12 +72,13 @@ LayoutChoice choose_grid(const std::string& layout, int ranks, const ExpertShape
     for (int tp = ranks; tp >= 1; --tp) {
         if (ranks % tp) continue;
         const double cost = expert_cost(shape, tp, ranks / tp);
-        compared += fmt::format("{}{}x{}: {:.2f}", compared.empty() ? "" : ", ", tp, ranks / tp,
-                                cost);
-        if (best_cost == 0 || cost < best_cost) best.grid = {ranks, tp, ranks / tp}, best_cost = cost;
+        compared +=
+            fmt::format("{}{}x{}: {:.2f}", compared.empty() ? "" : ", ", tp, ranks / tp, cost);
+        if (best_cost == 0 || cost < best_cost)
+            best.grid = {ranks, tp, ranks / tp}, best_cost = cost;
     }
-    best.reason = "least expert weight on the busiest rank per decoded token (in experts; " +
-                  compared + ")";
+    best.reason =
+        "least expert weight on the busiest rank per decoded token (in experts; " + compared + ")";
     return best;
 }
 

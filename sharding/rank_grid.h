@@ -32,7 +32,7 @@ double expert_cost(const ExpertShape& shape, int expert_tp, int expert_ep);
 
 struct LayoutChoice {
     RankGrid grid;
-    std::string reason;  ///< why, with the costs compared; or a notice for dense models
+    std::string reason;   ///< why, with the costs compared; or a notice for dense models
     bool notice = false;  ///< an explicit layout was asked of a dense model and does not apply
 };
 

@@ -117,8 +117,8 @@ uint64_t ShardPlan::hash() const {
     for (const PartShard& p : parts_) {
         h.add(p.name);
         for (size_t r = 0; r < p.rows->size(); ++r)
-            for (int64_t v : {(*p.rows)[r].begin, (*p.rows)[r].end, (*p.cols)[r].begin,
-                              (*p.cols)[r].end})
+            for (int64_t v :
+                 {(*p.rows)[r].begin, (*p.rows)[r].end, (*p.cols)[r].begin, (*p.cols)[r].end})
                 h.add(static_cast<uint64_t>(v));
     }
     return h.value();

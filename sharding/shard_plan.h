@@ -33,7 +33,7 @@ class ShardPlan {
     explicit ShardPlan(RankGrid grid) : grid_(grid) {}
     const RankGrid& grid() const { return grid_; }
 
-    Cut whole(int64_t extent);                   ///< everything on every rank
+    Cut whole(int64_t extent);  ///< everything on every rank
     Cut over_ranks(int64_t extent, int64_t granule);
     /// `units` query heads over all ranks, in elements of `width` a head.
     Cut query_heads(int64_t heads, int64_t width);

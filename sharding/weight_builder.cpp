@@ -5,7 +5,6 @@
 
 #include <spdlog/fmt/fmt.h>
 
-
 #include "sharding/kernel_linear_method.h"
 
 namespace conclave::sharding {
@@ -107,8 +106,7 @@ WeightBuilder::Resolved WeightBuilder::resolve_linear(const std::vector<PartRequ
         out.descriptor.parts.push_back({p.name, rows.size(), out.stored.back().encoding});
         out.descriptor.k = cols.size();
         // One rule serves a fused layer: rounded only where every part's own rule rounds.
-        round = round && quant::activation_rule(out.stored.back().encoding,
-                                                context_.activations) ==
+        round = round && quant::activation_rule(out.stored.back().encoding, context_.activations) ==
                              quant::ActivationRule::kBF16;
     }
     out.descriptor.rule = round ? quant::ActivationRule::kBF16 : quant::ActivationRule::kNone;
@@ -140,8 +138,8 @@ void WeightBuilder::make(const std::string& layer, const std::vector<PartRequest
     method = context_.format.linear_method(resolved.descriptor, layer);
     if (!method) method = generic_;
     std::vector<quant::KernelChoice> choices;
-    method->create_weights(*weights, {context_.kernels, context_.cpu, context_.memory, layer,
-                                      &choices});
+    method->create_weights(*weights,
+                           {context_.kernels, context_.cpu, context_.memory, layer, &choices});
     record(layer, resolved.descriptor, std::move(choices));
     note_items(resolved, weights->parts);
 }
@@ -151,8 +149,10 @@ ParallelLinear WeightBuilder::column_parallel(const std::string& stem, int64_t n
     const size_t dot = stem.rfind('.');
     const std::string layer = dot == std::string::npos ? "" : stem.substr(0, dot);
     make(layer,
-         {{stem.substr(dot == std::string::npos ? 0 : dot + 1), {source(stem, n, k)},
-           plan_.over_ranks(n, kRowGranule), plan_.whole(k)}},
+         {{stem.substr(dot == std::string::npos ? 0 : dot + 1),
+           {source(stem, n, k)},
+           plan_.over_ranks(n, kRowGranule),
+           plan_.whole(k)}},
          true, l.weights_, l.method_);
     return l;
 }
@@ -164,11 +164,12 @@ ParallelLinear WeightBuilder::merged_column_parallel(const std::string& prefix,
     std::vector<PartRequest> parts;
     const int64_t total = n * static_cast<int64_t>(names.size());
     for (size_t i = 0; i < names.size(); ++i)
-        parts.push_back({names[i],
-                         {source(prefix + "." + names[i], n, k),
-                          fused_rows(prefix + "." + fused, n, k, total,
-                                     n * static_cast<int64_t>(i))},
-                         plan_.over_ranks(n, kColumnGranule), plan_.whole(k)});
+        parts.push_back(
+            {names[i],
+             {source(prefix + "." + names[i], n, k),
+              fused_rows(prefix + "." + fused, n, k, total, n * static_cast<int64_t>(i))},
+             plan_.over_ranks(n, kColumnGranule),
+             plan_.whole(k)});
     ParallelLinear l;
     make(prefix, parts, true, l.weights_, l.method_);
     return l;
@@ -182,7 +183,9 @@ ParallelLinear WeightBuilder::qkv_parallel(const std::string& prefix, int64_t he
         return PartRequest{name,
                            {source(prefix + "." + name, n, k),
                             fused_rows(prefix + ".qkv_proj", n, k, total, offset)},
-                           cut, plan_.whole(k), n == kv_n};
+                           cut,
+                           plan_.whole(k),
+                           n == kv_n};
     };
     ParallelLinear l;
     make(prefix,
@@ -197,9 +200,9 @@ ParallelLinear WeightBuilder::qkv_parallel(const std::string& prefix, int64_t he
         const int64_t n = p == 0 ? q_n : kv_n;
         const Interval own = (*(p == 0 ? q_cut : kv_cut))[context_.rank];
         l.bias_.emplace_back(own.size());
-        vector_into({{prefix + "." + names[p] + ".bias", n, 0},
-                     {prefix + ".qkv_proj.bias", total, offset}},
-                    own, l.bias_.back().data());
+        vector_into(
+            {{prefix + "." + names[p] + ".bias", n, 0}, {prefix + ".qkv_proj.bias", total, offset}},
+            own, l.bias_.back().data());
         offset += n;
     }
     return l;
@@ -213,7 +216,9 @@ RowParallelLinear WeightBuilder::row_parallel(const std::string& stem, int64_t n
     l.output_ = l.deterministic_ ? plan_.over_ranks(n, kRowGranule) : plan_.whole(n);
     const size_t dot = stem.rfind('.');
     make(stem.substr(0, dot),
-         {{stem.substr(dot + 1), {source(stem, n, k)}, l.output_,
+         {{stem.substr(dot + 1),
+           {source(stem, n, k)},
+           l.output_,
            l.deterministic_ ? plan_.whole(k) : input}},
          true, l.weights_, l.method_);
     if (bias) {
@@ -240,11 +245,11 @@ VocabParallelEmbedding WeightBuilder::vocab_parallel_embedding(const std::string
     const Resolved r = resolve_linear(
         {{"embed", {source(stem, vocab, width)}, e.cut_, plan_.whole(width)}}, false);
     std::vector<quant::PackedMatrix> packed;
-    e.rows_ = std::make_unique<quant::PackedMatrix>(
-        reserve_matrix(row_storage(r.stored[0].encoding.code), r.local[0].first.size(), width,
-                       context_.memory));
+    e.rows_ = std::make_unique<quant::PackedMatrix>(reserve_matrix(
+        row_storage(r.stored[0].encoding.code), r.local[0].first.size(), width, context_.memory));
     if (!r.local[0].first.empty())
-        items_.matrices.push_back({r.stored[0], r.local[0].first, r.local[0].second, e.rows_.get()});
+        items_.matrices.push_back(
+            {r.stored[0], r.local[0].first, r.local[0].second, e.rows_.get()});
     return e;
 }
 
@@ -263,11 +268,12 @@ ExpertShards WeightBuilder::experts(const ExpertSource& s,
                                : plan_.expert_whole(e, s.experts, s.hidden);
         const Cut whole = plan_.expert_whole(e, s.experts, s.hidden);
         const auto part13 = [&](const std::string& name, int64_t offset) {
-            return PartRequest{name,
-                               {source(one + name, s.width, s.hidden),
-                                stacked(fused13, s.width, s.hidden, 2 * s.width, offset, e,
-                                        s.experts)},
-                               width, whole};
+            return PartRequest{
+                name,
+                {source(one + name, s.width, s.hidden),
+                 stacked(fused13, s.width, s.hidden, 2 * s.width, offset, e, s.experts)},
+                width,
+                whole};
         };
         Resolved r13 = resolve_linear({part13(s.gate, 0), part13(s.up, s.width)}, true);
         Resolved r2 = resolve_linear(
@@ -291,16 +297,17 @@ ExpertShards WeightBuilder::experts(const ExpertSource& s,
         out.method = context_.format.moe_method({w13[0].descriptor, w2[0].descriptor}, s.prefix);
     if (!out.method) out.method = std::move(generic);
     std::vector<quant::KernelChoice> choices;
-    out.method->create_weights(*out.weights, {context_.kernels, context_.cpu, context_.memory,
-                                              s.prefix, &choices});
+    out.method->create_weights(
+        *out.weights, {context_.kernels, context_.cpu, context_.memory, s.prefix, &choices});
     size_t next = 0;
     for (size_t i = 0; i < w13.size(); ++i) {
         for (const Resolved* r : {&w13[i], &w2[i]}) {
             const size_t parts = r->descriptor.parts.size();
             if (next + parts <= choices.size())
                 record(fmt::format("{}.{}", s.prefix, out.experts.begin + static_cast<int64_t>(i)),
-                       r->descriptor, {choices.begin() + static_cast<int64_t>(next),
-                                       choices.begin() + static_cast<int64_t>(next + parts)});
+                       r->descriptor,
+                       {choices.begin() + static_cast<int64_t>(next),
+                        choices.begin() + static_cast<int64_t>(next + parts)});
             next += parts;
         }
         note_items(w13[i], out.weights->w13[i].parts);
@@ -335,8 +342,8 @@ void WeightBuilder::vector_into(const std::vector<VectorSource>& alternatives, I
                 .tensor(s.tensor)
                 .expected("BF16, F16 or F32")
                 .found(t->describe());
-        items_.vectors.push_back({s.tensor, {s.offset + elements.begin, s.offset + elements.end},
-                                  out});
+        items_.vectors.push_back(
+            {s.tensor, {s.offset + elements.begin, s.offset + elements.end}, out});
         return;
     }
     throw Error(ErrorCode::kBadContent, "tensor is missing")

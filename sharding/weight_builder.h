@@ -48,7 +48,7 @@ struct IgnoredTensors {
 
 /// The experts of one layer, as a model's tensors name them.
 struct ExpertSource {
-    std::string prefix;      ///< "model.layers.0.mlp.experts"
+    std::string prefix;  ///< "model.layers.0.mlp.experts"
     std::string gate = "gate_proj", up = "up_proj", down = "down_proj";
     int64_t experts = 0, width = 0, hidden = 0;
 };

@@ -39,7 +39,7 @@ const char* version();  ///< "0.1.0"
 /// The ranks of an engine. A cheap copyable handle.
 class Comm {
   public:
-    static Comm self();                       ///< one rank
+    static Comm self();                         ///< one rank
     static std::vector<Comm> local(int ranks);  ///< N ranks as threads of this process
     explicit Comm(std::shared_ptr<comm::Communicator> impl);
 
@@ -53,7 +53,8 @@ class Comm {
     std::shared_ptr<comm::Communicator> impl_;
 };
 
-// ---- what a checkpoint is (safe on hostile files) ------------------------------------------------
+// ---- what a checkpoint is (safe on hostile files)
+// ------------------------------------------------
 
 struct EncodingBytes {
     std::string encoding;  ///< "bf16"
@@ -80,7 +81,8 @@ struct ModelSummary {
 /// From config.json and headers alone.
 ModelSummary inspect(const std::string& path);
 
-// ---- what running it would take ----------------------------------------------------------------------
+// ---- what running it would take
+// ----------------------------------------------------------------------
 
 struct RankPlan {
     int rank = 0;
@@ -92,10 +94,10 @@ struct RankPlan {
 };
 
 struct KernelUse {
-    std::string layer, kernel;           ///< "layers.*.mlp.experts.w13", "panel_bf16_avx512"
-    std::string encoding, activations;   ///< "bf16", "bf16"
-    int64_t layers = 0;                  ///< how many layers it stands for
-    std::vector<std::string> refused;    ///< "panel_bf16_avx512bf16: this CPU lacks avx512bf16"
+    std::string layer, kernel;          ///< "layers.*.mlp.experts.w13", "panel_bf16_avx512"
+    std::string encoding, activations;  ///< "bf16", "bf16"
+    int64_t layers = 0;                 ///< how many layers it stands for
+    std::vector<std::string> refused;   ///< "panel_bf16_avx512bf16: this CPU lacks avx512bf16"
 };
 
 struct LoadPlan {
@@ -112,7 +114,8 @@ struct LoadPlan {
 /// For `ranks` ranks, from config.json and headers alone; needs no ranks.
 LoadPlan plan(const EngineOptions& options, int ranks);
 
-// ---- running it -----------------------------------------------------------------------------------------
+// ---- running it
+// -----------------------------------------------------------------------------------------
 
 class Engine {
   public:
@@ -148,7 +151,8 @@ class Engine {
     std::unique_ptr<Impl> impl_;
 };
 
-// ---- text -------------------------------------------------------------------------------------------------
+// ---- text
+// -------------------------------------------------------------------------------------------------
 
 class TextStream {
   public:
@@ -178,7 +182,8 @@ class Tokenizer {
     std::shared_ptr<const Impl> impl_;
 };
 
-// ---- small tensors, for reference files ------------------------------------------------------------------
+// ---- small tensors, for reference files
+// ------------------------------------------------------------------
 
 struct HostTensor {
     std::string dtype;  ///< "F32", "I64" ...

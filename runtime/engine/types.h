@@ -25,20 +25,20 @@ struct LoadProgress {
 using ProgressCallback = std::function<void(const LoadProgress&)>;
 
 struct EngineOptions {
-    std::string model;                      ///< directory, or a .safetensors file
-    std::string activations = "auto";       ///< auto, f32, bf16
-    std::string expert_parallel = "auto";   ///< auto, tp, ep, or TPxEP such as 2x4
-    int tensor_parallel_size = 0;           ///< 0: all ranks (the only other legal value: that)
-    std::string quantization;               ///< empty: what the checkpoint says
-    std::string kv_cache_dtype = "auto";    ///< auto, f32, f16, bf16; auto: f32 with f32 activations
+    std::string model;                     ///< directory, or a .safetensors file
+    std::string activations = "auto";      ///< auto, f32, bf16
+    std::string expert_parallel = "auto";  ///< auto, tp, ep, or TPxEP such as 2x4
+    int tensor_parallel_size = 0;          ///< 0: all ranks (the only other legal value: that)
+    std::string quantization;              ///< empty: what the checkpoint says
+    std::string kv_cache_dtype = "auto";   ///< auto, f32, f16, bf16; auto: f32 with f32 activations
     bool deterministic = false;
-    int threads = 0;                        ///< of this rank; 0: CPUs / local ranks sharing them
-    int64_t max_model_len = 0;              ///< tokens of one sequence; 0: what the model allows
-    int64_t max_num_seqs = 16;              ///< sequences in one step
-    int64_t max_num_batched_tokens = 512;   ///< tokens in one step; longer prompts go in chunks
-    int64_t kv_cache_tokens = 0;            ///< tokens of KV held; 0: max_model_len
-    int pretend_numa_nodes = 0;             ///< > 0: tests pretend a machine with so many nodes
-    double deadline_seconds = 300;          ///< a collective that waits longer fails
+    int threads = 0;                       ///< of this rank; 0: CPUs / local ranks sharing them
+    int64_t max_model_len = 0;             ///< tokens of one sequence; 0: what the model allows
+    int64_t max_num_seqs = 16;             ///< sequences in one step
+    int64_t max_num_batched_tokens = 512;  ///< tokens in one step; longer prompts go in chunks
+    int64_t kv_cache_tokens = 0;           ///< tokens of KV held; 0: max_model_len
+    int pretend_numa_nodes = 0;            ///< > 0: tests pretend a machine with so many nodes
+    double deadline_seconds = 300;         ///< a collective that waits longer fails
     LogCallback log;
     ProgressCallback progress;
 };
@@ -67,7 +67,8 @@ enum class FinishReason { kNone, kStop, kLength, kCancelled };
 
 struct TokenOutput {
     SequenceId sequence = 0;
-    int32_t token = -1;  ///< -1: no token (a cancelled sequence, or a prompt scored with max_tokens 0)
+    int32_t token =
+        -1;  ///< -1: no token (a cancelled sequence, or a prompt scored with max_tokens 0)
     FinishReason finish = FinishReason::kNone;
 };
 

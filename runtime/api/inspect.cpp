@@ -1,0 +1,77 @@
+// What a checkpoint is, from config.json and headers alone.
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "runtime/api/conclave.hpp"
+#include "runtime/engine/model.h"
+#include "runtime/engine/model_files.h"
+
+namespace conclave {
+namespace {
+
+std::string part_of(const std::string& tensor) {
+    const auto has = [&](const char* s) { return tensor.find(s) != std::string::npos; };
+    if (has("embed_tokens") || has("lm_head")) return "embeddings";
+    if (has(".experts.")) return "experts";
+    if (has("self_attn") || has(".attention.")) return "attention";
+    if (has(".mlp.") && !has(".gate.")) return "dense mlp";
+    return "other";
+}
+
+std::string lower(std::string s) {
+    std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return std::tolower(c); });
+    return s;
+}
+
+}  // namespace
+
+ModelSummary inspect(const std::string& path) {
+    const engine::ModelFiles files = engine::open_model_files(path);
+    ModelSummary s;
+    s.path = path;
+    std::error_code none;
+    s.tokenizer =
+        std::filesystem::exists(std::filesystem::path(files.directory) / "tokenizer.json", none);
+    s.quantization = engine::quantization_method(files);
+    const engine::ModelName name = engine::model_name(files.config, files.config_file);
+    s.architecture = name.architecture;
+    s.model_type = name.model_type;
+    try {
+        const engine::ModelShape shape = engine::find_architecture(files.config, files.config_file)
+                                             .shape(files.config, files.config_file);
+        s.layers = shape.layers;
+        s.hidden_size = shape.hidden_size;
+        s.vocab_size = shape.vocab_size;
+        s.experts = shape.experts;
+        s.experts_per_token = shape.experts_per_token;
+        s.moe_layers = shape.moe_layers();
+        s.attention_heads = shape.heads;
+        s.kv_heads = shape.kv_heads;
+        s.head_dim = shape.head_dim;
+        s.max_position_embeddings = shape.max_position_embeddings;
+        engine::choose_format(files, quant::QuantizationRegistry::built_in(), "");
+        s.supported = true;
+    } catch (const Error& e) {
+        s.unsupported_reason = e.what();
+    }
+    std::map<std::string, EncodingBytes> encodings;
+    std::map<std::string, uint64_t> parts;
+    for (const sharding::StoredTensor& t : files.checkpoint->tensors()) {
+        EncodingBytes& e = encodings[lower(sharding::stored_type_name(t.type))];
+        e.encoding = lower(sharding::stored_type_name(t.type));
+        ++e.tensors;
+        e.bytes += t.bytes;
+        s.bytes += t.bytes;
+        parts[part_of(t.name)] += t.bytes;
+        s.parameters += static_cast<int64_t>(
+            t.bytes * 8 / static_cast<uint64_t>(sharding::stored_type_bits(t.type)));
+    }
+    for (const auto& f : files.checkpoint->files())
+        s.files.emplace_back(std::filesystem::path(f.path).filename().string(), f.bytes);
+    for (auto& [_, e] : encodings) s.encodings.push_back(e);
+    s.parts.assign(parts.begin(), parts.end());
+    return s;
+}
+
+}  // namespace conclave

@@ -1,0 +1,151 @@
+#include "runtime/engine/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace conclave::engine {
+
+using sharding::StepContext;
+
+GroupedQueryAttention::GroupedQueryAttention(sharding::WeightBuilder& b, const std::string& prefix,
+                                             const AttentionShape& shape)
+    : shape_(shape),
+      qkv_(b.qkv_parallel(prefix, shape.heads, shape.kv_heads, shape.head_dim, shape.hidden,
+                          shape.qkv_bias)),
+      o_(b.row_parallel(prefix + ".o_proj", shape.hidden, shape.heads * shape.head_dim,
+                        b.plan().query_heads(shape.heads, shape.head_dim), shape.output_bias)) {
+    if (shape.qk_norm) {
+        q_norm_ = b.vector(prefix + ".q_norm.weight", shape.head_dim);
+        k_norm_ = b.vector(prefix + ".k_norm.weight", shape.head_dim);
+    }
+    const Interval q = (*b.plan().query_heads(shape.heads, shape.head_dim))[b.rank()];
+    const Interval k = (*b.plan().kv_heads(shape.heads, shape.kv_heads, shape.head_dim))[b.rank()];
+    heads_ = {q.begin / shape.head_dim, q.end / shape.head_dim};
+    kv_heads_ = {k.begin / shape.head_dim, k.end / shape.head_dim};
+}
+
+KvSpec GroupedQueryAttention::kv_spec(quant::CodeType dtype) const {
+    KvSpec spec;
+    spec.streams = {{"k", kv_heads_.size(), shape_.head_dim},
+                    {"v", kv_heads_.size(), shape_.head_dim}};
+    spec.dtype = dtype;
+    spec.window = shape_.window;
+    return spec;
+}
+
+void GroupedQueryAttention::apply(StepContext& context, const StepBatch& batch,
+                                  const RopeRows& rope, KvCache& cache, int64_t layer,
+                                  const float* x, float* out) const {
+    const Workspace::Scope scope(context.workspace);
+    const int64_t rows = batch.rows(), d = shape_.head_dim;
+    const int64_t q_width = heads_.size() * d, kv_width = kv_heads_.size() * d;
+    float* q = context.workspace.allocate<float>(rows * q_width);
+    float* k = context.workspace.allocate<float>(rows * kv_width);
+    float* v = context.workspace.allocate<float>(rows * kv_width);
+    float* heads = context.workspace.allocate<float>(rows * q_width);
+    if (q_width > 0) {
+        quant::PreparedInput input(x, shape_.hidden, rows, shape_.hidden, context.ops,
+                                   context.executor, context.workspace);
+        float* const parts[] = {q, k, v};
+        qkv_.apply(context, input, parts);
+        rotate_and_store(context, batch, rope, cache, layer, q, k, v);
+        attend(context, batch, cache, layer, q, heads);
+    }
+    o_.apply(context, heads, rows, out);
+}
+
+void GroupedQueryAttention::rotate_and_store(StepContext& context, const StepBatch& batch,
+                                             const RopeRows& rope, KvCache& cache, int64_t layer,
+                                             float* q, float* k, const float* v) const {
+    const int64_t d = shape_.head_dim, q_heads = heads_.size(), kv_heads = kv_heads_.size();
+    const quant::CodeType dtype = cache.spec(layer).dtype;
+    const auto turn = [&](float* head, const std::vector<float>& norm, int64_t row) {
+        if (shape_.qk_norm) context.ops.rms_norm(head, norm.data(), shape_.eps, d, head);
+        context.ops.rope_half(head, rope.cos + row * rope.half, rope.sin + row * rope.half,
+                              rope.half);
+    };
+    const auto store = [&](const float* head, int64_t stream, int64_t h, int32_t block, int64_t t) {
+        std::byte* to = cache.at(layer, stream, h, block) + t * d * (quant::code_bits(dtype) / 8);
+        switch (dtype) {
+            case quant::CodeType::kF32:
+                std::memcpy(to, head, static_cast<size_t>(d) * 4);
+                break;
+            case quant::CodeType::kF16:
+                context.ops.to_f16(head, d, reinterpret_cast<uint16_t*>(to));
+                break;
+            case quant::CodeType::kBF16:
+                context.ops.to_bf16(head, d, reinterpret_cast<uint16_t*>(to));
+                break;
+        }
+    };
+    std::vector<const BatchSequence*> owner(batch.rows());
+    for (const BatchSequence& s : batch.sequences)
+        std::fill_n(owner.begin() + s.first, s.tokens, &s);
+    context.executor.parallel_for(batch.rows(), [&](int64_t row) {
+        for (int64_t h = 0; h < q_heads; ++h) turn(q + (row * q_heads + h) * d, q_norm_, row);
+        const int64_t position = batch.positions[row];
+        const int32_t block = owner[row]->blocks[position / kBlockTokens];
+        for (int64_t h = 0; h < kv_heads; ++h) {
+            float* key = k + (row * kv_heads + h) * d;
+            turn(key, k_norm_, row);
+            store(key, 0, h, block, position % kBlockTokens);
+            store(v + (row * kv_heads + h) * d, 1, h, block, position % kBlockTokens);
+        }
+    });
+}
+
+void GroupedQueryAttention::attend(StepContext& context, const StepBatch& batch, KvCache& cache,
+                                   int64_t layer, const float* q, float* out) const {
+    const int64_t d = shape_.head_dim, q_heads = heads_.size(), kv_heads = kv_heads_.size();
+    const int64_t group = shape_.heads / shape_.kv_heads;
+    // Per sequence and KV head, the addresses of its key and value blocks.
+    struct Pages {
+        const std::byte **k, **v;
+    };
+    std::vector<Pages> pages;
+    std::vector<int64_t> sequence_of(batch.rows());
+    for (size_t s = 0; s < batch.sequences.size(); ++s) {
+        const BatchSequence& seq = batch.sequences[s];
+        std::fill_n(sequence_of.begin() + seq.first, seq.tokens, static_cast<int64_t>(s));
+        const int64_t blocks = static_cast<int64_t>(seq.blocks.size());
+        for (int64_t h = 0; h < kv_heads; ++h) {
+            Pages p{context.workspace.allocate<const std::byte*>(blocks),
+                    context.workspace.allocate<const std::byte*>(blocks)};
+            for (int64_t b = 0; b < blocks; ++b) {
+                p.k[b] = cache.at(layer, 0, h, seq.blocks[b]);
+                p.v[b] = cache.at(layer, 1, h, seq.blocks[b]);
+            }
+            pages.push_back(p);
+        }
+    }
+    context.executor.parallel_for(batch.rows() * kv_heads, [&](int64_t i) {
+        const int64_t row = i / kv_heads, h = i % kv_heads;
+        // Query heads of this rank that read KV head h: whole groups, but for the rank's edges.
+        const int64_t first = std::max(heads_.begin, (kv_heads_.begin + h) * group);
+        const int64_t last = std::min(heads_.end, (kv_heads_.begin + h + 1) * group);
+        std::vector<const float*> queries;
+        std::vector<float*> outs;
+        for (int64_t head = first; head < last; ++head) {
+            queries.push_back(q + (row * q_heads + head - heads_.begin) * d);
+            outs.push_back(out + (row * q_heads + head - heads_.begin) * d);
+        }
+        quant::AttentionCall call;
+        call.q = queries.data();
+        call.out = outs.data();
+        call.heads = last - first;
+        const Pages& p = pages[sequence_of[row] * kv_heads + h];
+        call.k_blocks = p.k;
+        call.v_blocks = p.v;
+        call.k_stride = call.v_stride = call.d = call.dv = d;
+        call.kv_type = cache.spec(layer).dtype;
+        call.block_tokens = kBlockTokens;
+        call.end = batch.positions[row] + 1;
+        call.begin = shape_.window > 0 ? std::max<int64_t>(0, call.end - shape_.window) : 0;
+        call.scale = 1.0f / std::sqrt(static_cast<float>(d));
+        call.scratch = context.executor.scratch(quant::attention_scratch_bytes(call.heads, d, d));
+        context.attention(call);
+    });
+}
+
+}  // namespace conclave::engine

@@ -1,0 +1,187 @@
+// Engine, part one: from files to weights in place. Every phase that can fail on one rank alone
+// ends in an agreement, so that all ranks go on or none.
+#include <algorithm>
+#include <chrono>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "runtime/base/interval.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/model_files.h"
+#include "runtime/engine/options.h"
+#include "runtime/engine/rank_setup.h"
+
+namespace conclave::engine {
+namespace {
+
+/// Collective: every rank must have seen the same value as rank 0.
+void same_everywhere(comm::Communicator& comm, uint64_t value, const std::string& what,
+                     const std::string& file) {
+    std::vector<uint64_t> all(comm.size());
+    const std::vector<size_t> bytes(comm.size(), sizeof value);
+    comm.all_gather(&value, all.data(), bytes);
+    for (int r = 1; r < comm.size(); ++r)
+        if (all[r] != all[0])
+            throw Error(ErrorCode::kBadContent, what)
+                .file(file)
+                .rank(r)
+                .expected(fmt::format("{:016x} (rank 0)", all[0]))
+                .found(fmt::format("{:016x}", all[r]));
+}
+
+std::string gib(uint64_t bytes) {
+    return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (1 << 30));
+}
+
+}  // namespace
+
+std::vector<std::string> empty_rank_notices(const ModelShape& s, const sharding::RankGrid& grid) {
+    std::string heads, experts;
+    const auto name = [](std::string& list, int rank) {
+        list += (list.empty() ? "" : ", ") + std::to_string(rank);
+    };
+    for (int r = 0; r < grid.ranks; ++r) {
+        if (split(s.heads, 1, grid.ranks, r).empty()) name(heads, r);
+        if (s.experts > 0 &&
+            (split(s.experts, 1, grid.expert_ep, grid.ep_index(r)).empty() ||
+             split(s.expert_width, sharding::kColumnGranule, grid.expert_tp, grid.tp_index(r))
+                 .empty()))
+            name(experts, r);
+    }
+    std::vector<std::string> notices;
+    if (!heads.empty())
+        notices.push_back(fmt::format("more ranks than query heads ({}): no attention on rank {}",
+                                      s.heads, heads));
+    if (!experts.empty())
+        notices.push_back(fmt::format("{} experts of width {} over {}x{}: none on rank {}",
+                                      s.experts, s.expert_width, grid.expert_tp, grid.expert_ep,
+                                      experts));
+    return notices;
+}
+
+sharding::ExpertShape expert_shape(const ModelShape& s) {
+    return {s.moe_layers() > 0 ? s.experts : 0, s.experts_per_token, s.expert_width,
+            sharding::kColumnGranule};
+}
+
+void Engine::load(const EngineOptions& options) {
+    const auto begin = std::chrono::steady_clock::now();
+    comm::Communicator& comm = *comm_;
+    const bool chatty = comm.rank() == 0;
+    comm.set_phase("opening the model");
+
+    ModelFiles files;
+    std::unique_ptr<quant::QuantizationConfig> format;
+    const Architecture* architecture = nullptr;
+    sharding::LayoutChoice layout;
+    quant::Activations activations{};
+    comm::together(comm, [&] {
+        check_options(options, comm.size());
+        activations = parse_activations(options.activations);
+        files = open_model_files(options.model);
+        architecture = &find_architecture(files.config, files.config_file);
+        shape_ = architecture->shape(files.config, files.config_file);
+        eos_ = eos_tokens(files.config, files.config_file, files.generation, files.generation_file,
+                          shape_.vocab_size);
+        format =
+            choose_format(files, quant::QuantizationRegistry::built_in(), options.quantization);
+        layout = sharding::choose_grid(options.expert_parallel, comm.size(), expert_shape(shape_));
+    });
+    same_everywhere(comm, files.fingerprint(), "ranks see different model files", files.directory);
+
+    const RankSetup setup = set_up_rank(comm, options);
+    cpu_ = setup.cpu;
+    if (!setup.advice.empty()) log_.warning("rank {}: {}", comm.rank(), setup.advice);
+    const quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
+    std::unique_ptr<sharding::WeightBuilder> builder;
+    std::vector<sharding::IgnoredTensors> ignored;
+    comm::together(comm, [&] {
+        executor_ = std::make_unique<exec::Arenas>(setup.topology, setup.threads);
+        std::vector<double> shares;
+        for (int n = 0; n < executor_->nodes(); ++n)
+            shares.push_back(static_cast<double>(executor_->threads(n)) / executor_->threads());
+        weights_ = std::make_unique<sharding::WeightStore>(shares);
+        builder = std::make_unique<sharding::WeightBuilder>(
+            sharding::BuildContext{*files.checkpoint, *format, kernels, cpu_, activations,
+                                   options.deterministic, comm.rank(), *weights_},
+            layout.grid);
+        model_ = architecture->build(shape_, *builder);
+        ignored = builder->finish(architecture->ignorable);
+        builder->plan().check();
+    });
+    same_everywhere(comm, builder->plan().hash(), "ranks made different shard plans",
+                    files.directory);
+    if (chatty) {
+        if (layout.notice) log_.warning("{}", layout.reason);
+        for (const std::string& n : empty_rank_notices(shape_, layout.grid)) log_.warning("{}", n);
+        for (const auto& i : ignored)
+            log_.info("ignored {} tensors that match {} ({} bytes)", i.count, i.pattern, i.bytes);
+    }
+
+    comm::together(comm, [&] {
+        weights_->map();
+        size_cache(options);
+    });
+    if (weights_->pages() == exec::PageKind::kSmall && comm.local_rank() == 0)
+        log_.warning(
+            "no 2 MiB pages on {}: neither hugetlbfs nor transparent huge pages are to be "
+            "had, reading weights will be slower",
+            comm.host());
+    const auto progress = [&](uint64_t done, uint64_t total) {
+        if (options.progress)
+            options.progress(
+                {done, total,
+                 std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
+                 done == total});
+    };
+    const sharding::LoadStats loaded = sharding::load_weights(
+        *files.checkpoint, {}, builder->items(), weights_->bases(), *executor_, comm, progress);
+    stats_.resident_weight_bytes = weights_->reserved_bytes();
+    stats_.kv_bytes = cache_->bytes();
+    stats_.load_bytes_needed = loaded.needed_bytes;
+    stats_.load_bytes_requested = loaded.requested_bytes;
+    stats_.load_stripe_bytes = loaded.stripe_bytes;
+    stats_.offset_tables = loaded.offset_tables;
+
+    expert_tp_ = comm.split(layout.grid.ep_index(comm.rank()), comm.rank());
+    std::vector<uint64_t> all(comm.size());
+    const std::vector<size_t> bytes(comm.size(), sizeof(uint64_t));
+    comm.all_gather(&loaded.needed_bytes, all.data(), bytes);
+    for (uint64_t b : all) report_.bytes += b;
+    report_.ranks = comm.size();
+    report_.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+
+    const Isa best = cpu_.has(Isa::kAvx512Bf16) ? Isa::kAvx512Bf16
+                     : cpu_.has(Isa::kAvx512)   ? Isa::kAvx512
+                     : cpu_.has(Isa::kAvx2)     ? Isa::kAvx2
+                                                : Isa::kGeneric;
+    description_ = fmt::format(
+        "{} activations, {}, {} thread{} per rank, {}{}",
+        builder->kernels().empty() ? options.activations
+                                   : quant::activation_rule_name(builder->kernels()[0].rule),
+        isa_name(best), setup.threads, setup.threads == 1 ? "" : "s", layout.grid.to_string(),
+        options.deterministic ? ", deterministic" : "");
+}
+
+void Engine::size_cache(const EngineOptions& o) {
+    const quant::CodeType dtype =
+        parse_kv_dtype(o.kv_cache_dtype, parse_activations(o.activations));
+    limits_.max_num_seqs = o.max_num_seqs;
+    limits_.max_num_batched_tokens = o.max_num_batched_tokens;
+    limits_.vocab_size = shape_.vocab_size;
+    limits_.max_model_len = o.max_model_len > 0 ? o.max_model_len : shape_.max_position_embeddings;
+    if (limits_.max_model_len > shape_.max_position_embeddings)
+        throw Error(ErrorCode::kUsage, "--max-model-len is more than the model's positions")
+            .expected(fmt::format("at most {}", shape_.max_position_embeddings))
+            .found(std::to_string(limits_.max_model_len));
+    const int64_t tokens = o.kv_cache_tokens > 0 ? o.kv_cache_tokens : limits_.max_model_len;
+    limits_.blocks = ceil_div(tokens, kBlockTokens);
+    cache_ = std::make_unique<KvCache>(model_->kv_specs(dtype), limits_.blocks);
+    tables_ = std::make_unique<StepTables>(limits_);
+    if (comm_->rank() == 0) scheduler_ = std::make_unique<Scheduler>(limits_);
+    log_.debug("rank {}: weights {}, KV cache {}", comm_->rank(), gib(weights_->reserved_bytes()),
+               gib(cache_->bytes()));
+}
+
+}  // namespace conclave::engine

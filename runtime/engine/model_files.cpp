@@ -1,0 +1,83 @@
+#include "runtime/engine/model_files.h"
+
+#include <filesystem>
+
+#include "runtime/base/error.h"
+#include "runtime/base/hash.h"
+
+namespace conclave::engine {
+
+namespace fs = std::filesystem;
+
+uint64_t ModelFiles::fingerprint() const {
+    Hasher h;
+    h.add(config.dump());
+    h.add(generation.dump());
+    h.add(checkpoint->fingerprint());
+    return h.value();
+}
+
+ModelFiles open_model_files(const std::string& path) {
+    ModelFiles files;
+    std::error_code none;
+    const fs::path p(path);
+    if (!fs::exists(p, none))
+        throw Error(ErrorCode::kMissingFile, "no such model directory or file").file(path);
+    files.directory = fs::is_directory(p, none) ? path
+                      : p.has_parent_path()     ? p.parent_path().string()
+                                                : std::string(".");
+    files.config_file = (fs::path(files.directory) / "config.json").string();
+    files.generation_file = (fs::path(files.directory) / "generation_config.json").string();
+    files.config = parse_json_file(files.config_file);
+    if (!files.config.is_object())
+        throw Error(ErrorCode::kBadContent, "config.json is not an object")
+            .file(files.config_file)
+            .found(describe_json(files.config));
+    if (fs::exists(files.generation_file, none)) {
+        files.generation = parse_json_file(files.generation_file);
+        if (!files.generation.is_object())
+            throw Error(ErrorCode::kBadContent, "generation_config.json is not an object")
+                .file(files.generation_file)
+                .found(describe_json(files.generation));
+    }
+    files.checkpoint = sharding::Checkpoint::open(path);
+    return files;
+}
+
+std::string quantization_method(const ModelFiles& files) {
+    const Json* q = find_json(files.config, "quantization_config", files.config_file);
+    if (!q) q = find_json(files.config, "compression_config", files.config_file);
+    if (!q) return "none";
+    if (!q->is_object())
+        throw Error(ErrorCode::kBadContent, "quantization_config is not an object")
+            .file(files.config_file)
+            .found(describe_json(*q));
+    return get_string(*q, "quant_method", files.config_file);
+}
+
+std::unique_ptr<quant::QuantizationConfig> choose_format(const ModelFiles& files,
+                                                         const quant::QuantizationRegistry& formats,
+                                                         const std::string& asked) {
+    const std::string method = quantization_method(files);
+    std::string known;
+    for (const std::string& name : formats.names()) known += (known.empty() ? "" : ", ") + name;
+    if (!asked.empty() && !formats.find(asked))
+        throw Error(ErrorCode::kUsage, "--quantization names no format that is served")
+            .expected(known)
+            .found(asked);
+    if (!asked.empty() && asked != method)
+        throw Error(ErrorCode::kUsage, "--quantization contradicts the checkpoint")
+            .file(files.config_file)
+            .expected(method)
+            .found(asked);
+    const quant::QuantizationFormat* format = formats.find(method);
+    if (!format)
+        throw Error(ErrorCode::kUnsupported, "this quantization format is not served")
+            .file(files.config_file)
+            .expected(known)
+            .found(method.substr(0, 128));
+    const Json* q = find_json(files.config, "quantization_config", files.config_file);
+    return format->from_config(q ? *q : Json::object(), files.config_file);
+}
+
+}  // namespace conclave::engine

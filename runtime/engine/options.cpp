@@ -1,0 +1,50 @@
+#include "runtime/engine/options.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include "runtime/base/error.h"
+
+namespace conclave::engine {
+
+quant::Activations parse_activations(const std::string& text) {
+    for (const quant::Activations a :
+         {quant::Activations::kAuto, quant::Activations::kF32, quant::Activations::kBF16})
+        if (text == quant::activations_name(a)) return a;
+    throw Error(ErrorCode::kUsage, "--activations is not a policy")
+        .expected("auto, f32 or bf16")
+        .found("'" + text + "'");
+}
+
+quant::CodeType parse_kv_dtype(const std::string& text, quant::Activations activations) {
+    if (text == "auto")
+        return activations == quant::Activations::kF32 ? quant::CodeType::kF32
+                                                       : quant::CodeType::kBF16;
+    for (const quant::CodeType t :
+         {quant::CodeType::kF32, quant::CodeType::kF16, quant::CodeType::kBF16})
+        if (text == quant::code_name(t)) return t;
+    throw Error(ErrorCode::kUsage, "--kv-cache-dtype is not a type")
+        .expected("auto, f32, f16 or bf16")
+        .found("'" + text + "'");
+}
+
+void check_options(const EngineOptions& o, int ranks) {
+    const auto positive = [](const char* name, int64_t value, int64_t least, int64_t most) {
+        if (value < least || value > most)
+            throw Error(ErrorCode::kUsage, std::string(name) + " is out of range")
+                .expected(fmt::format("{} .. {}", least, most))
+                .found(std::to_string(value));
+    };
+    positive("--max-num-seqs", o.max_num_seqs, 1, 65536);
+    positive("--max-num-batched-tokens", o.max_num_batched_tokens, 1, 1 << 20);
+    positive("--max-model-len", o.max_model_len, 0, int64_t{1} << 30);
+    positive("--kv-cache-tokens", o.kv_cache_tokens, 0, int64_t{1} << 36);
+    positive("--threads", o.threads, 0, 4096);
+    if (o.tensor_parallel_size != 0 && o.tensor_parallel_size != ranks)
+        throw Error(ErrorCode::kUsage,
+                    "--tensor-parallel-size must be the number of ranks (there is no data "
+                    "parallelism)")
+            .expected(std::to_string(ranks))
+            .found(std::to_string(o.tensor_parallel_size));
+}
+
+}  // namespace conclave::engine

@@ -1,0 +1,16 @@
+// Option texts to what they mean. All throw kUsage naming the option.
+#pragma once
+#include <string>
+
+#include "quant/encoding.h"
+#include "runtime/engine/types.h"
+
+namespace conclave::engine {
+
+quant::Activations parse_activations(const std::string& text);
+/// auto: f32 with f32 activations, else bf16.
+quant::CodeType parse_kv_dtype(const std::string& text, quant::Activations activations);
+/// Ranges of numbers, and --tensor-parallel-size against the number of ranks.
+void check_options(const EngineOptions& options, int ranks);
+
+}  // namespace conclave::engine
