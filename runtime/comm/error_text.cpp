@@ -22,6 +22,17 @@ void copy_text(ErrorText& packed, const char* text) noexcept {
     packed.length = static_cast<uint32_t>(length);
 }
 
+/// An error that came from another rank names one in its text, but not as its rank().
+bool names_rank(const Error& error) noexcept {
+    const char kLabel[] = " rank ";
+    if (error.has_rank()) return true;
+    for (const char* at = error.what(); (at = std::strstr(at, kLabel)) != nullptr;) {
+        at += sizeof kLabel - 1;
+        if (*at >= '0' && *at <= '9') return true;
+    }
+    return false;
+}
+
 }  // namespace
 
 ErrorText pack_error(const Error& error, int rank) noexcept {
@@ -29,7 +40,7 @@ ErrorText pack_error(const Error& error, int rank) noexcept {
     packed.code = static_cast<uint32_t>(error.code());
     try {
         Error named = error;
-        if (rank >= 0 && !named.has_rank()) named.rank(rank);
+        if (rank >= 0 && !names_rank(error)) named.rank(rank);
         copy_text(packed, named.what());
     } catch (...) {  // no memory for the copy: the plain text still goes through
         copy_text(packed, error.what());

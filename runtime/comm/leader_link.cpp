@@ -1,6 +1,7 @@
 #include "runtime/comm/leader_link.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <string>
 
@@ -9,7 +10,13 @@
 namespace conclave::comm {
 namespace {
 
-constexpr int kDataTag = 1, kPoisonTag = 2;
+constexpr int kDataTag = 1, kPoisonTag = 2, kCloseTag = 3;
+using Clock = std::chrono::steady_clock;
+// How long close() waits for leaders that are not there yet: they may have work to finish, but then
+// one MPI communicator is kept for good, which harms nobody.
+constexpr std::chrono::seconds kClosePatience{2};
+// A leader's farewell may overtake the end of a large message that came on another rail.
+constexpr std::chrono::seconds kFarewellLead{1};
 // Up to here each leader sends its sums to all others, one network latency; beyond, parts are
 // reduced and gathered: two latencies, but 2 instead of hosts - 1 times the data on each wire.
 constexpr size_t kDirectBytes = 64 * 1024;
@@ -21,7 +28,7 @@ LeaderLink::LeaderLink(MPI_Comm comm, const HostMap& map, SharedSegment& segment
     : comm_(comm), map_(map), segment_(segment), max_message_bytes_(max_message_bytes) {}
 
 LeaderLink::~LeaderLink() {
-    if (segment_.poisoned()) buffers_.release();  // MPI may still use them
+    if (segment_.poisoned() || abandoned_) buffers_.release();  // MPI may still use them
 }
 
 void LeaderLink::barrier() {
@@ -165,6 +172,7 @@ void LeaderLink::post(bool send, const Piece& piece) {
 
 void LeaderLink::wait() {
     Backoff backoff(segment_.crowded());
+    Clock::time_point departed{};
     for (;;) {
         int done = 0;
         CONCLAVE_MPI(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
@@ -173,25 +181,80 @@ void LeaderLink::wait() {
         if (backoff.pause()) continue;
         segment_.check_poison();
         receive_poison();
-        if (segment_.overdue()) fail_overdue();
+        if (const std::string who = missing_hosts(true); !who.empty()) {
+            if (departed == Clock::time_point{}) departed = Clock::now();
+            if (Clock::now() - departed > kFarewellLead)
+                segment_.fail(Error(ErrorCode::kComm, segment_.departure_text() + who));
+        }
+        if (segment_.overdue())
+            segment_.fail(Error(ErrorCode::kComm, segment_.overdue_text() + missing_hosts(false)));
     }
 }
 
-void LeaderLink::fail_overdue() {
-    std::string missing;
-    int last = -1;
+/// ": missing rank 4 (host b); ...": whose messages have not come, or gone, yet.
+std::string LeaderLink::missing_hosts(bool only_departed) const {
+    std::string text;
+    if (only_departed && !has_closed(-1)) return text;
+    std::vector<bool> missing(static_cast<size_t>(hosts()));
     for (size_t i = 0; i < requests_.size(); ++i) {
+        const auto host = static_cast<size_t>(request_hosts_[i]);
+        if (missing[host] || (only_departed && !has_closed(request_hosts_[i]))) continue;
         int complete = 0;
         MPI_Request_get_status(requests_[i], &complete, MPI_STATUS_IGNORE);
-        const int h = request_hosts_[i];
-        if (complete != 0 || h == last) continue;
-        last = h;
-        const auto leader = static_cast<size_t>(map_.leader(h));
-        const std::string one =
-            "rank " + std::to_string(leader) + " (host " + map_.names[leader] + ")";
-        if (missing.find(one) == std::string::npos) missing += (missing.empty() ? "" : "; ") + one;
+        missing[host] = complete == 0;
     }
-    segment_.fail(Error(ErrorCode::kComm, segment_.overdue_text() + ": missing " + missing));
+    for (int h = 0; h < hosts(); ++h) {
+        if (!missing[static_cast<size_t>(h)]) continue;
+        const auto leader = static_cast<size_t>(map_.leader(h));
+        text += (text.empty() ? ": missing rank " : "; rank ") + std::to_string(leader) +
+                " (host " + map_.names[leader] + ")";
+    }
+    return text;
+}
+
+/// Whether `host` (-1: any) has said farewell.
+bool LeaderLink::has_closed(int host) const {
+    int there = 0;
+    const int from = host < 0 ? MPI_ANY_SOURCE : map_.leader(host);
+    const int code = MPI_Iprobe(from, kCloseTag, comm_, &there, MPI_STATUS_IGNORE);
+    return code == MPI_SUCCESS && there != 0;
+}
+
+bool LeaderLink::close() noexcept {
+    if (segment_.poisoned()) return false;
+    if (hosts() == 1 || !map_.leads()) return true;  // nobody ever sends to this rank
+    abandoned_ = true;                               // until all is well
+    std::vector<MPI_Request> sends(static_cast<size_t>(hosts()), MPI_REQUEST_NULL);
+    for (int h = 0; h < hosts(); ++h)
+        if (h != map_.host && MPI_Isend(&buffers_->farewell, 1, MPI_BYTE, map_.leader(h), kCloseTag,
+                                        comm_, &sends[static_cast<size_t>(h)]) != MPI_SUCCESS)
+            return false;
+    Backoff backoff(segment_.crowded());
+    const auto begun = Clock::now();
+    for (int h = 0; h < hosts(); ++h) {
+        if (h == map_.host) continue;
+        while (!has_closed(h)) {
+            if (backoff.pause()) continue;
+            try {
+                segment_.check_poison();
+                receive_poison();
+            } catch (const std::exception&) {
+                return false;
+            }
+            if (Clock::now() - begun > kClosePatience) return false;
+        }
+        std::byte farewell;
+        if (MPI_Recv(&farewell, 1, MPI_BYTE, map_.leader(h), kCloseTag, comm_, MPI_STATUS_IGNORE) !=
+            MPI_SUCCESS)
+            return false;
+    }
+    int done = 0;
+    while (done == 0)
+        if (MPI_Testall(hosts(), sends.data(), &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS ||
+            Clock::now() - begun > kClosePatience)
+            break;
+    abandoned_ = done == 0;
+    return !abandoned_;
 }
 
 void LeaderLink::relay() noexcept {

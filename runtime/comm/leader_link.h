@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "runtime/comm/error_text.h"
@@ -40,6 +41,10 @@ class LeaderLink {
     /// Takes in poison that another leader has sent.
     void receive_poison();
 
+    /// Before the end: tells the other leaders, and waits a little for their word. True if nothing
+    /// can be under way to this rank any more, so that the MPI communicator may be freed.
+    bool close() noexcept;
+
   private:
     struct Piece {
         int host;
@@ -50,7 +55,8 @@ class LeaderLink {
     void exchange(std::span<const Piece> sends, std::span<const Piece> receives);
     void post(bool send, const Piece& piece);
     void wait();
-    [[noreturn]] void fail_overdue();
+    std::string missing_hosts(bool only_departed) const;
+    bool has_closed(int host) const;
     void reserve(size_t outbox, size_t inbox);
     void all_reduce_direct(Reduction op, float* data, size_t count);
     void all_reduce_parts(Reduction op, float* data, size_t count);
@@ -66,9 +72,11 @@ class LeaderLink {
     struct Buffers {
         std::vector<std::byte> outbox, inbox;
         ErrorText poison;
+        std::byte farewell{};
     };
     std::unique_ptr<Buffers> buffers_ = std::make_unique<Buffers>();
-    bool relayed_ = false;  // or received from another leader: nobody is left to tell
+    bool relayed_ = false;    // or received from another leader: nobody is left to tell
+    bool abandoned_ = false;  // closed without an answer
 };
 
 }  // namespace conclave::comm

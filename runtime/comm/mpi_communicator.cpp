@@ -114,11 +114,12 @@ class MpiCommunicator final : public Communicator {
         : MpiCommunicator(std::move(comm), options, pretended_hosts(options)) {}
 
     ~MpiCommunicator() override {
+        segment_->leave();
         int finalized = 0;
         MPI_Finalized(&finalized);
         if (finalized == 0) link_->relay();
-        // Poison messages may be under way: another communicator must not get this one's number.
-        if (segment_->poisoned()) comm_.release();
+        // Where messages may be under way, another communicator must not get this one's number.
+        if (finalized != 0 || !link_->close()) comm_.release();
     }
 
     int rank() const override { return map_->rank; }
@@ -212,6 +213,7 @@ class MpiCommunicator final : public Communicator {
         const StatsScope scope(stats_, bytes);
         try {
             segment_->begin(operation, deadline_seconds_);
+            if (map_->leads()) link_->receive_poison();
             body();
         } catch (const std::exception& e) {
             const auto* own = dynamic_cast<const Error*>(&e);

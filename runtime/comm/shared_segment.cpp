@@ -69,7 +69,9 @@ SharedSegment::SharedSegment(std::byte* region, Config config)
     CONCLAVE_CHECK(rank_ >= 0 && rank_ < ranks_);
 }
 
-SharedSegment::~SharedSegment() { store(member(rank_).left, uint32_t{1}); }
+SharedSegment::~SharedSegment() { leave(); }
+
+void SharedSegment::leave() noexcept { store(member(rank_).left, uint32_t{1}); }
 
 SharedSegment::Member& SharedSegment::member(int rank) const {
     return reinterpret_cast<Member*>(region_ + sizeof(Head))[rank];
@@ -101,6 +103,10 @@ std::string SharedSegment::overdue_text() const {
     return "deadline of " + seconds + " s passed in " + operation_;
 }
 
+std::string SharedSegment::departure_text() const {
+    return std::string("a rank left before ") + operation_;
+}
+
 void SharedSegment::step() {
     ++step_;
     store(member(rank_).arrived, step_);
@@ -116,7 +122,7 @@ void SharedSegment::wait_for(int rank) {
         if (poll_) poll_();
         // A rank publishes before it leaves: look at `left` first, then once more at `arrived`.
         if (load(member(rank).left) != 0 && load(member(rank).arrived) < step_)
-            fail_missing(std::string("a rank left before ") + operation_, true);
+            fail_missing(departure_text(), true);
         if (overdue()) fail_missing(overdue_text(), false);
     }
 }

@@ -69,8 +69,13 @@ class SharedSegment {
     [[noreturn]] void fail(const Error& error);
 
     bool overdue() const;
-    /// "deadline of 300 s passed in all_reduce"
+    /// "deadline of 300 s passed in all_reduce_sum"
     std::string overdue_text() const;
+    /// "a rank left before all_reduce_sum"
+    std::string departure_text() const;
+
+    /// This rank takes no further part: who waits for it, or will, fails at once.
+    void leave() noexcept;
 
     void set_phase(const char* phase) noexcept;
 

@@ -1,0 +1,379 @@
+#include "tests/comm/collective_cases.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+namespace conclave::test {
+namespace {
+
+using comm::Communicator;
+
+size_t ranks_of(const Communicator& comm) { return static_cast<size_t>(comm.size()); }
+
+// 0, odd ones, and around the slots of a segment (128 KiB, or a forced 64 bytes) and the thresholds
+// between algorithms (16 and 64 KiB).
+constexpr size_t kCounts[] = {0, 1, 3, 15, 16, 17, 1000, 4096, 4099, 16387, 32768, 40001, 70001};
+
+std::vector<float> values_of(int rank, size_t count, uint32_t seed) {
+    std::mt19937 random(seed * 977 + static_cast<uint32_t>(rank));
+    std::uniform_real_distribution<float> magnitude(-20, 20);
+    std::vector<float> values(count);
+    for (float& v : values) v = std::ldexp(magnitude(random), static_cast<int>(random() % 12));
+    return values;
+}
+
+/// Whether all ranks hold the same bytes, through a gather of everything to everyone.
+bool same_everywhere(Communicator& comm, const void* data, size_t bytes) {
+    std::vector<std::byte> all(bytes * ranks_of(comm), std::byte{0x5a});
+    comm.all_gather(data, all.data(), std::vector<size_t>(ranks_of(comm), bytes));
+    for (size_t r = 0; r < ranks_of(comm); ++r)
+        if (bytes > 0 && std::memcmp(all.data() + r * bytes, data, bytes) != 0) return false;
+    return true;
+}
+
+bool same_everywhere(Communicator& comm, const std::string& text) {
+    std::string padded = text;
+    padded.resize(4096);
+    return same_everywhere(comm, padded.data(), padded.size());
+}
+
+/// The text that `body` throws; all ranks must get the same.
+template <class Body>
+std::string thrown_text(ErrorCode code, Body&& body) {
+    try {
+        body();
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code(), code) << e.what();
+        return e.what();
+    }
+    ADD_FAILURE() << "nothing was thrown";
+    return "nothing";
+}
+
+void expect_contains(const std::string& text, const std::string& part) {
+    EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is not in: " << text;
+}
+
+}  // namespace
+
+void check_identity(Communicator& comm) {
+    const int mine[] = {comm.rank(), comm.local_rank(), comm.local_size(), comm.hosts()};
+    std::vector<int> all(4 * ranks_of(comm), -1);
+    comm.all_gather(mine, all.data(), std::vector<size_t>(ranks_of(comm), sizeof mine));
+    int leaders = 0;
+    for (int r = 0; r < comm.size(); ++r) {
+        const int* of = all.data() + 4 * r;
+        EXPECT_EQ(of[0], r);
+        EXPECT_GE(of[1], 0);
+        EXPECT_LT(of[1], of[2]);
+        EXPECT_EQ(of[3], comm.hosts());
+        leaders += of[1] == 0;
+    }
+    EXPECT_EQ(leaders, comm.hosts());
+    EXPECT_FALSE(comm.host().empty());
+    comm.barrier();
+}
+
+void check_all_reduce_sum(Communicator& comm) {
+    uint32_t seed = 1;
+    for (const size_t count : kCounts) {
+        std::vector<float> sum = values_of(comm.rank(), count, ++seed);
+        comm.all_reduce_sum(sum.data(), count);
+        ASSERT_TRUE(same_everywhere(comm, sum.data(), count * sizeof(float))) << count;
+
+        std::vector<double> exact(count), size(count);
+        std::vector<float> in_order(count);
+        for (int r = 0; r < comm.size(); ++r) {
+            const std::vector<float> its = values_of(r, count, seed);
+            for (size_t i = 0; i < count; ++i) {
+                exact[i] += its[i];
+                size[i] += std::abs(its[i]);
+                in_order[i] = r == 0 ? its[i] : in_order[i] + its[i];
+            }
+        }
+        for (size_t i = 0; i < count; ++i) {
+            ASSERT_NEAR(sum[i], exact[i], 1e-6 * comm.size() * size[i]) << i << " of " << count;
+            if (comm.hosts() == 1) {
+                ASSERT_EQ(sum[i], in_order[i]) << i << " of " << count;
+            }
+        }
+    }
+}
+
+void check_all_reduce_max(Communicator& comm) {
+    uint32_t seed = 100;
+    for (const size_t count : kCounts) {
+        std::vector<float> max = values_of(comm.rank(), count, ++seed);
+        std::vector<float> expected = values_of(0, count, seed);
+        for (int r = 1; r < comm.size(); ++r) {
+            const std::vector<float> its = values_of(r, count, seed);
+            for (size_t i = 0; i < count; ++i) expected[i] = std::max(expected[i], its[i]);
+        }
+        comm.all_reduce_max(max.data(), count);
+        for (size_t i = 0; i < count; ++i) ASSERT_EQ(max[i], expected[i]) << i << " of " << count;
+    }
+    // A NaN on any one rank is seen by all; infinities compare.
+    for (int r = 0; r < comm.size(); ++r) {
+        const float inf = std::numeric_limits<float>::infinity();
+        float max[] = {-inf, 1, -inf};
+        if (comm.rank() == r) {
+            max[0] = std::numeric_limits<float>::quiet_NaN();
+            max[1] = inf;
+        }
+        comm.all_reduce_max(max, 3);
+        EXPECT_TRUE(std::isnan(max[0]));
+        EXPECT_EQ(max[1], inf);
+        EXPECT_EQ(max[2], -inf);
+    }
+}
+
+void check_broadcast(Communicator& comm) {
+    uint32_t seed = 200;
+    for (int root = 0; root < comm.size(); ++root)
+        for (const size_t bytes : {0, 1, 63, 64, 65, 5000, 300001}) {
+            std::mt19937 random(++seed);
+            std::vector<uint8_t> expected(bytes + 1);
+            for (uint8_t& b : expected) b = static_cast<uint8_t>(random());
+            std::vector<uint8_t> data(bytes + 1, 0xaa);
+            if (comm.rank() == root) data = expected;
+            expected[bytes] = data[bytes];  // beyond the end: untouched
+            comm.broadcast(data.data(), bytes, root);
+            ASSERT_EQ(data, expected) << bytes << " bytes from " << root;
+        }
+}
+
+void check_all_gather(Communicator& comm) {
+    for (uint32_t seed = 300; seed < 330; ++seed) {
+        std::mt19937 random(seed);  // the same on all ranks
+        const size_t most = seed % 3 == 0 ? 10 : seed % 3 == 1 ? 3000 : 300000;
+        std::vector<size_t> bytes(ranks_of(comm));
+        for (size_t& b : bytes) b = random() % 4 == 0 ? 0 : random() % most;
+        std::vector<uint8_t> expected;
+        size_t own_at = 0;
+        for (size_t r = 0; r < bytes.size(); ++r) {
+            if (static_cast<int>(r) == comm.rank()) own_at = expected.size();
+            for (size_t i = 0; i < bytes[r]; ++i)
+                expected.push_back(static_cast<uint8_t>(random() >> 8));
+        }
+        expected.push_back(0xaa);
+        std::vector<uint8_t> recv(expected.size(), 0xaa);
+        const size_t own = bytes[static_cast<size_t>(comm.rank())];
+        const auto* own_data = expected.data() + own_at;
+        if (seed % 2 == 0) {  // in place
+            std::copy_n(own_data, own, recv.data() + own_at);
+            comm.all_gather(recv.data() + own_at, recv.data(), bytes);
+        } else {
+            const std::vector<uint8_t> send(own_data, own_data + own);
+            comm.all_gather(send.data(), recv.data(), bytes);
+        }
+        ASSERT_EQ(recv, expected) << "seed " << seed;
+    }
+}
+
+void check_split(Communicator& comm) {
+    // Two or three groups, in reversed order, that work at the same time at their own pace.
+    const int color = comm.rank() % 3 == 0 ? 7 : comm.rank() % 2 == 0 ? -5 : 1000000;
+    const auto part = comm.split(color, -comm.rank());
+    int members = 0, after = 0;
+    float sum_of_ranks = 0;
+    for (int r = 0; r < comm.size(); ++r) {
+        const int its = r % 3 == 0 ? 7 : r % 2 == 0 ? -5 : 1000000;
+        if (its != color) continue;
+        ++members;
+        after += r > comm.rank();
+        sum_of_ranks += static_cast<float>(r);
+    }
+    ASSERT_EQ(part->size(), members);
+    ASSERT_EQ(part->rank(), after);
+    EXPECT_STREQ(part->backend(), comm.backend());
+    for (int round = 0; round < 20 + color % 10; ++round) {
+        std::vector<float> mine(100, static_cast<float>(comm.rank()));
+        part->all_reduce_sum(mine.data(), mine.size());
+        ASSERT_EQ(mine, std::vector<float>(100, sum_of_ranks));
+    }
+    // Parent and child in turn, and a child of the child.
+    float one = 1;
+    comm.all_reduce_sum(&one, 1);
+    ASSERT_EQ(one, static_cast<float>(comm.size()));
+    const auto alone = part->split(part->rank(), 0);
+    ASSERT_EQ(alone->size(), 1);
+    alone->all_reduce_sum(&one, 1);
+    ASSERT_EQ(one, static_cast<float>(comm.size()));
+    comm.barrier();
+}
+
+void check_agree(Communicator& comm) {
+    comm::agree(comm, nullptr);
+    const int last = comm.size() - 1;
+    for (int first = 0; first < comm.size(); ++first) {
+        // `first` and the last rank fail, each with its own words.
+        Error error(ErrorCode::kBadContent, "words of " + std::to_string(comm.rank()));
+        error.file("model.safetensors");
+        const bool fails = comm.rank() == first || comm.rank() == last;
+        const std::string text = thrown_text(ErrorCode::kBadContent,
+                                             [&] { comm::agree(comm, fails ? &error : nullptr); });
+        const std::string number = std::to_string(first);
+        EXPECT_EQ(text, "words of " + number + ": file model.safetensors, rank " + number);
+    }
+    // A rank that is named stays named; what is too long is cut between characters.
+    Error named(ErrorCode::kResource, "who");
+    named.rank(77);
+    EXPECT_EQ(thrown_text(ErrorCode::kResource, [&] { comm::agree(comm, &named); }),
+              "who: rank 77");
+    std::string long_text = "x";
+    while (long_text.size() < 10000) long_text += "\u00e9";
+    const Error too_long(ErrorCode::kResource, long_text);
+    const std::string cut =
+        thrown_text(ErrorCode::kResource, [&] { comm::agree(comm, &too_long); });
+    ASSERT_GT(cut.size(), 1000u);
+    ASSERT_LE(cut.size(), 4096u);
+    EXPECT_EQ(cut.substr(cut.size() - 5), "\u00e9...");
+    EXPECT_EQ(cut.compare(0, cut.size() - 3, long_text, 0, cut.size() - 3), 0);
+    comm::agree(comm, nullptr);
+}
+
+void check_together(Communicator& comm) {
+    int ran = 0;
+    comm::together(comm, [&] { ++ran; });
+    EXPECT_EQ(ran, 1);
+    const int last = comm.size() - 1;
+    const auto by_last = [&](auto&& thrower) {
+        return [&comm, last, thrower] {
+            comm::together(comm, [&] {
+                if (comm.rank() == last) thrower();
+            });
+        };
+    };
+    expect_contains(
+        thrown_text(ErrorCode::kInternal, by_last([] { throw std::runtime_error("odd end"); })),
+        "odd end");
+    expect_contains(thrown_text(ErrorCode::kResource, by_last([] { throw std::bad_alloc(); })),
+                    "rank " + std::to_string(last));
+    // What has been agreed in a part of the ranks keeps its rank in the whole.
+    const auto half = comm.split(comm.rank() % 2, 0);
+    const Error error(ErrorCode::kUsage, "half");
+    const std::string text = thrown_text(
+        ErrorCode::kUsage, [&] { comm::together(comm, [&] { comm::agree(*half, &error); }); });
+    EXPECT_EQ(text, "half: rank 0");
+}
+
+void check_poison(Communicator& comm) {
+    for (int culprit = 0; culprit < comm.size(); ++culprit)
+        for (int operation = 0; operation < 4; ++operation) {
+            const auto victim = comm.split(0, comm.rank());
+            std::vector<float> data(50000, 1);
+            const auto collective = [&] {
+                const std::vector<size_t> bytes(ranks_of(comm), 1000);
+                std::vector<std::byte> recv(1000 * ranks_of(comm));
+                if (operation == 0) victim->barrier();
+                if (operation == 1) victim->all_reduce_sum(data.data(), data.size());
+                if (operation == 2) victim->all_gather(data.data(), recv.data(), bytes);
+                if (operation == 3)
+                    victim->broadcast(data.data(), data.size() * sizeof(float), culprit);
+            };
+            if (comm.rank() == culprit)
+                victim->poison(Error(ErrorCode::kMissingFile, "gone").file("w.safetensors"));
+            for (int again = 0; again < 2; ++again)
+                EXPECT_EQ(thrown_text(ErrorCode::kMissingFile, collective),
+                          "gone: file w.safetensors, rank " + std::to_string(culprit));
+            // agree() has no other word either, not even for a rank with its own trouble.
+            const Error other(ErrorCode::kUsage, "another one");
+            expect_contains(
+                thrown_text(ErrorCode::kMissingFile, [&] { comm::agree(*victim, &other); }),
+                "gone");
+            if (comm.rank() == culprit)  // the first word stays
+                victim->poison(Error(ErrorCode::kUsage, "too late"));
+            expect_contains(thrown_text(ErrorCode::kMissingFile, collective), "gone");
+            comm.barrier();  // the parent is well
+        }
+}
+
+void check_deadline(Communicator& comm) {
+    if (comm.size() == 1) return;
+    for (int late = 0; late < comm.size(); ++late) {
+        const auto victim = comm.split(0, comm.rank());
+        victim->set_deadline(0.3);
+        victim->set_phase(("step 12 layer " + std::to_string(comm.rank())).c_str());
+        float lonely = comm.rank() == late && comm.local_size() == 1;
+        comm.all_reduce_max(&lonely, 1);
+        const auto wait = [&] {
+            thread_local float value;
+            victim->all_reduce_sum(&value, 1);
+        };
+        std::string text;
+        if (comm.rank() != late) text = thrown_text(ErrorCode::kComm, wait);
+        comm.barrier();
+        if (comm.rank() == late) text = thrown_text(ErrorCode::kComm, wait);
+        EXPECT_TRUE(same_everywhere(comm, text)) << text;
+        expect_contains(text, "deadline of 0.3 s passed in all_reduce_sum");
+        expect_contains(text, "missing rank " + std::to_string(late) + " (host ");
+        // Only ranks of its own host can see what a rank is at.
+        if (lonely == 0) expect_contains(text, "step 12 layer " + std::to_string(late) + "\"");
+    }
+}
+
+void check_departure(Communicator& comm) {
+    if (comm.size() == 1) return;
+    const int leaver = comm.size() / 2;
+    float lonely = comm.rank() == leaver && comm.local_size() == 1;
+    comm.all_reduce_max(&lonely, 1);
+    auto victim = comm.split(0, comm.rank());
+    victim->set_phase("on my way");
+    if (comm.rank() == leaver) {
+        victim.reset();
+    } else {
+        const std::string text = thrown_text(ErrorCode::kComm, [&] { victim->barrier(); });
+        expect_contains(text, "left before barrier: missing rank " + std::to_string(leaver) + " (");
+        if (lonely == 0) expect_contains(text, "on my way");
+    }
+    comm.barrier();
+}
+
+void check_many_small(Communicator& comm) {
+    float token = 0;
+    for (int i = 0; i < 10000; ++i) {
+        const int root = i % comm.size();
+        switch (i % 4) {
+            case 0: {
+                float sum = static_cast<float>(i % 7);
+                comm.all_reduce_sum(&sum, 1);
+                ASSERT_EQ(sum, static_cast<float>(i % 7) * static_cast<float>(comm.size()));
+                break;
+            }
+            case 1:
+                token = comm.rank() == root ? static_cast<float>(i) : -1;
+                comm.broadcast(&token, sizeof token, root);
+                ASSERT_EQ(token, static_cast<float>(i));
+                break;
+            case 2: {
+                const int mine = i + comm.rank();
+                std::vector<int> all(ranks_of(comm), -1);
+                comm.all_gather(&mine, all.data(), std::vector<size_t>(all.size(), sizeof mine));
+                for (int r = 0; r < comm.size(); ++r) ASSERT_EQ(all[static_cast<size_t>(r)], i + r);
+                break;
+            }
+            default:
+                comm.barrier();
+        }
+    }
+}
+
+void check_stats(Communicator& comm) {
+    const comm::CommStats before = comm.stats();
+    std::vector<float> data(10);
+    comm.all_reduce_sum(data.data(), data.size());
+    comm.broadcast(data.data(), 12, 0);
+    comm.barrier();
+    const comm::CommStats after = comm.stats();
+    EXPECT_EQ(after.calls - before.calls, 3u);
+    EXPECT_EQ(after.bytes - before.bytes, 52u);
+    EXPECT_GT(after.nanoseconds, before.nanoseconds);
+}
+
+}  // namespace conclave::test
