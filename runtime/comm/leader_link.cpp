@@ -10,7 +10,7 @@
 namespace conclave::comm {
 namespace {
 
-constexpr int kDataTag = 1, kPoisonTag = 2, kCloseTag = 3;
+constexpr int kDataTag = 1, kPoisonTag = 2, kCloseTag = 3, kHelloTag = 4;
 using Clock = std::chrono::steady_clock;
 // How long close() waits for leaders that are not there yet: they may have work to finish, but then
 // one MPI communicator is kept for good, which harms nobody.
@@ -29,6 +29,23 @@ LeaderLink::LeaderLink(MPI_Comm comm, const HostMap& map, SharedSegment& segment
 
 LeaderLink::~LeaderLink() {
     if (segment_.poisoned() || abandoned_) buffers_.release();  // MPI may still use them
+}
+
+void LeaderLink::connect() {
+    std::vector<MPI_Request> requests;
+    std::vector<std::byte> tokens(map_.host_of.size());
+    for (size_t r = 0; r < tokens.size() && map_.leads(); ++r) {
+        if (map_.host_of[r] == map_.host) continue;
+        CONCLAVE_MPI(MPI_Irecv(&tokens[r], 1, MPI_BYTE, static_cast<int>(r), kHelloTag, comm_,
+                               &requests.emplace_back()));
+    }
+    for (int h = 0; h < hosts(); ++h) {
+        if (h == map_.host) continue;
+        CONCLAVE_MPI(MPI_Isend(&buffers_->token, 1, MPI_BYTE, map_.leader(h), kHelloTag, comm_,
+                               &requests.emplace_back()));
+    }
+    CONCLAVE_MPI(
+        MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE));
 }
 
 void LeaderLink::barrier() {
@@ -221,12 +238,13 @@ bool LeaderLink::has_closed(int host) const {
 }
 
 bool LeaderLink::close() noexcept {
+    // After leave(): whoever of this host poisons from now on sees that, and tells no other host.
     if (segment_.poisoned()) return false;
     if (hosts() == 1 || !map_.leads()) return true;  // nobody ever sends to this rank
     abandoned_ = true;                               // until all is well
     std::vector<MPI_Request> sends(static_cast<size_t>(hosts()), MPI_REQUEST_NULL);
     for (int h = 0; h < hosts(); ++h)
-        if (h != map_.host && MPI_Isend(&buffers_->farewell, 1, MPI_BYTE, map_.leader(h), kCloseTag,
+        if (h != map_.host && MPI_Isend(&buffers_->token, 1, MPI_BYTE, map_.leader(h), kCloseTag,
                                         comm_, &sends[static_cast<size_t>(h)]) != MPI_SUCCESS)
             return false;
     Backoff backoff(segment_.crowded());
@@ -258,7 +276,12 @@ bool LeaderLink::close() noexcept {
 }
 
 void LeaderLink::relay() noexcept {
-    if (relayed_ || hosts() == 1 || !map_.leads() || !segment_.poisoned()) return;
+    if (relayed_ || hosts() == 1 || !segment_.poisoned()) return;
+    if (!map_.leads()) {
+        if (!segment_.poisoner()) return;  // whoever did it tells
+        // Once the leader has left, leaders elsewhere may have gone too: see close().
+        if (segment_.has_left(0)) return;
+    }
     relayed_ = true;
     buffers_->poison = segment_.poison_text();
     for (int h = 0; h < hosts(); ++h) {

@@ -29,6 +29,10 @@ class LeaderLink {
     LeaderLink(const LeaderLink&) = delete;
     LeaderLink& operator=(const LeaderLink&) = delete;
 
+    /// Collective over all ranks, with no deadline: makes the connections that relay() needs, for
+    /// it cannot wait for one.
+    void connect();
+
     // Collective over the leaders; no-ops with one host.
     void barrier();
     void broadcast(std::byte* data, size_t bytes, int root_host);
@@ -36,13 +40,15 @@ class LeaderLink {
     /// Host h's piece is bytes[h] long; pieces lie back to back in `data`, the own one is there.
     void all_gather(std::byte* data, std::span<const size_t> bytes);
 
-    /// Passes the segment's poison on to the other leaders, once.
+    /// Passes the segment's poison on to the other leaders, once: on the rank that poisoned it, and
+    /// on the leader.
     void relay() noexcept;
     /// Takes in poison that another leader has sent.
     void receive_poison();
 
-    /// Before the end: tells the other leaders, and waits a little for their word. True if nothing
-    /// can be under way to this rank any more, so that the MPI communicator may be freed.
+    /// After the segment's leave(): tells the other leaders, and waits a little for their word.
+    /// True if nothing can be under way to this rank any more, so that the MPI communicator may be
+    /// freed.
     bool close() noexcept;
 
   private:
@@ -72,7 +78,7 @@ class LeaderLink {
     struct Buffers {
         std::vector<std::byte> outbox, inbox;
         ErrorText poison;
-        std::byte farewell{};
+        std::byte token{};
     };
     std::unique_ptr<Buffers> buffers_ = std::make_unique<Buffers>();
     bool relayed_ = false;    // or received from another leader: nobody is left to tell

@@ -204,7 +204,7 @@ class MpiCommunicator final : public Communicator {
             comm_.get(), *map_, *segment_,
             std::clamp<size_t>(options.max_message_bytes, 1, std::numeric_limits<int>::max()));
         if (map_->leads()) segment_->set_poll([link = link_.get()] { link->receive_poison(); });
-        barrier();  // the leaders' first messages make their connections, which poison() cannot
+        link_->connect();
     }
 
     /// Runs `body` as one collective; whatever ends it early ends it on all ranks.

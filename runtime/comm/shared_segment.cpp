@@ -71,7 +71,15 @@ SharedSegment::SharedSegment(std::byte* region, Config config)
 
 SharedSegment::~SharedSegment() { leave(); }
 
-void SharedSegment::leave() noexcept { store(member(rank_).left, uint32_t{1}); }
+// Leaving and poisoning are both sequentially consistent: of a rank that leaves, then looks for
+// poison, and one that poisons, then looks who has left, at least one sees the other.
+void SharedSegment::leave() noexcept {
+    store(member(rank_).left, uint32_t{1}, std::memory_order_seq_cst);
+}
+
+bool SharedSegment::has_left(int rank) const noexcept {
+    return load(member(rank).left, std::memory_order_seq_cst) != 0;
+}
 
 SharedSegment::Member& SharedSegment::member(int rank) const {
     return reinterpret_cast<Member*>(region_ + sizeof(Head))[rank];
@@ -121,7 +129,7 @@ void SharedSegment::wait_for(int rank) {
         check_poison();
         if (poll_) poll_();
         // A rank publishes before it leaves: look at `left` first, then once more at `arrived`.
-        if (load(member(rank).left) != 0 && load(member(rank).arrived) < step_)
+        if (has_left(rank) && load(member(rank).arrived) < step_)
             fail_missing(departure_text(), true);
         if (overdue()) fail_missing(overdue_text(), false);
     }
@@ -131,7 +139,7 @@ void SharedSegment::fail_missing(const std::string& why, bool only_departed) {
     std::string missing;
     for (int r = 0; r < ranks_; ++r) {
         if (load(member(r).arrived) >= step_) continue;
-        if (only_departed && load(member(r).left) == 0) continue;
+        if (only_departed && !has_left(r)) continue;
         missing += (missing.empty() ? "" : "; ") + describe(r);
     }
     fail(Error(ErrorCode::kComm, why + (missing.empty() ? "" : ": missing " + missing)));
@@ -163,12 +171,14 @@ void SharedSegment::poison(const ErrorText& error) noexcept {
     uint32_t clean = kClean;
     if (!std::atomic_ref<uint32_t>(head.poison_state).compare_exchange_strong(clean, kWriting))
         return;
+    poisoner_ = true;
     head.poison = error;
-    store(head.poison_state, uint32_t{kPoisoned});
+    store(head.poison_state, uint32_t{kPoisoned}, std::memory_order_seq_cst);
 }
 
 bool SharedSegment::poisoned() const noexcept {
-    return load(reinterpret_cast<Head*>(region_)->poison_state) == kPoisoned;
+    return load(reinterpret_cast<Head*>(region_)->poison_state, std::memory_order_seq_cst) ==
+           kPoisoned;
 }
 
 ErrorText SharedSegment::poison_text() const noexcept {

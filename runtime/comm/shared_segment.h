@@ -62,6 +62,8 @@ class SharedSegment {
     /// The first one stays. Not collective.
     void poison(const ErrorText& error) noexcept;
     bool poisoned() const noexcept;
+    /// Whether it was this rank that poisoned the segment.
+    bool poisoner() const noexcept { return poisoner_; }
     ErrorText poison_text() const noexcept;
     /// Throws if poisoned.
     void check_poison() const;
@@ -76,6 +78,7 @@ class SharedSegment {
 
     /// This rank takes no further part: who waits for it, or will, fails at once.
     void leave() noexcept;
+    bool has_left(int rank) const noexcept;
 
     void set_phase(const char* phase) noexcept;
 
@@ -103,6 +106,7 @@ class SharedSegment {
     std::string host_;
     size_t slot_bytes_;
     bool crowded_;
+    bool poisoner_ = false;
     uint64_t step_ = 0;
     std::vector<const float*> inputs_;  // one per rank, for reductions
 
