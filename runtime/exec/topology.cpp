@@ -109,6 +109,15 @@ int Topology::cpus() const {
     return static_cast<int>(total);
 }
 
+Topology Topology::for_local_rank(int local_rank) const {
+    CONCLAVE_CHECK(local_rank >= 0);
+    Topology t = *this;
+    if (!nodes.empty())
+        std::rotate(t.nodes.begin(), t.nodes.begin() + local_rank % static_cast<int>(nodes.size()),
+                    t.nodes.end());
+    return t;
+}
+
 Topology Topology::detect() {
     Topology t;
     std::vector<int> allowed = CpuMask::of_thread(0).cpus();
@@ -134,9 +143,11 @@ Topology Topology::pretend(int nodes, int cpus_per_node) {
 }
 
 RankCpus rank_cpus(const Topology& topology) {
+    std::vector<int> cpus;
+    for (const NumaNode& n : topology.nodes) cpus.insert(cpus.end(), n.cpus.begin(), n.cpus.end());
+    std::sort(cpus.begin(), cpus.end());
     uint64_t hash = 0xcbf29ce484222325;  // FNV-1a over the numbers of the CPUs
-    for (const NumaNode& node : topology.nodes)
-        for (const int c : node.cpus) hash = (hash ^ static_cast<uint64_t>(c)) * 0x100000001b3;
+    for (const int c : cpus) hash = (hash ^ static_cast<uint64_t>(c)) * 0x100000001b3;
     return {hash, topology.cpus()};
 }
 

@@ -21,6 +21,9 @@ struct Topology {
     bool bind = true;
 
     int cpus() const;
+    /// The same machine with its nodes in another order, so that local ranks which share it do not
+    /// all put their odd threads, or their only one, on the same node.
+    Topology for_local_rank(int local_rank) const;
     /// The calling thread's affinity mask and /sys/devices/system/node.
     static Topology detect();
     /// A pretended machine: `nodes` nodes of `cpus_per_node` CPUs; threads are not bound.

@@ -140,6 +140,17 @@ TEST(Topology, Pretends) {
     EXPECT_EQ(rank_cpus(t).cpus, 6);
 }
 
+TEST(Topology, LocalRanksStartAtNodesOfTheirOwn) {
+    const Topology t = Topology::pretend(3, 2);
+    const int first[] = {0, 1, 2, 0, 1};
+    for (int r = 0; r < 5; ++r) {
+        const Topology mine = t.for_local_rank(r);
+        EXPECT_EQ(mine.nodes.front().id, first[r]);
+        EXPECT_EQ(mine.nodes.size(), 3u);
+        EXPECT_EQ(rank_cpus(mine).mask_hash, rank_cpus(t).mask_hash);
+    }
+}
+
 struct BindingCase {
     std::vector<RankCpus> ranks;
     int self, host_cpus, threads;
