@@ -139,20 +139,20 @@ void add_limits(CLI::App& app, EngineOptions& to, const char* context_default) {
     app.add_option("-c,--ctx-size,--max-model-len", to.max_model_len,
                    "Tokens of one sequence, prompt included")
         ->envname("CONCLAVE_MAX_MODEL_LEN")
-        ->check(at_least(1))
+        ->check(at_least(1, 1 << 30))
         ->type_name("N")
         ->group(group)
         ->default_str(context_default);
     app.add_option("--max-num-seqs", to.max_num_seqs, "Sequences in one step")
         ->envname("CONCLAVE_MAX_NUM_SEQS")
-        ->check(at_least(1, 1 << 20))
+        ->check(at_least(1, 1 << 16))
         ->type_name("N")
         ->group(group)
         ->capture_default_str();
     app.add_option("-b,--max-num-batched-tokens,--batch-size", to.max_num_batched_tokens,
                    "Tokens in one step; longer prompts go in chunks")
         ->envname("CONCLAVE_MAX_NUM_BATCHED_TOKENS")
-        ->check(at_least(1, 1 << 24))
+        ->check(at_least(1, 1 << 20))
         ->type_name("N")
         ->group(group)
         ->capture_default_str();
