@@ -28,19 +28,23 @@ const std::byte* panel_at(const GemmCall& call, int64_t panel) {
     return call.packed + panel * T::steps(call.k) * T::kBytes;
 }
 
+/// Writes those of a panel's 16 results for `rows` rows that lie in [n0, n1).
 template <class T>
-void put(const GemmCall& call, int64_t panel, int64_t row, typename T::V v) {
+[[gnu::noinline]] void put(const GemmCall& call, int64_t panel, int64_t row, int64_t rows,
+                           const typename T::V* sums, int64_t stride) {
     const int64_t begin = panel * kRows;
     const int64_t lo = call.n0 > begin ? call.n0 : begin;
     const int64_t hi = call.n1 < begin + kRows ? call.n1 : begin + kRows;
     float* out = call.out + row * call.out_stride + (lo - call.n0);
-    if (hi - lo == kRows) {
-        T::Simd::store(out, v);
-        return;
+    for (int64_t r = 0; r < rows; ++r, out += call.out_stride) {
+        if (hi - lo == kRows) {
+            T::Simd::store(out, sums[r * stride]);
+            continue;
+        }
+        float lanes[kRows];
+        T::Simd::store(lanes, sums[r * stride]);
+        for (int64_t j = lo; j < hi; ++j) out[j - lo] = lanes[j - begin];
     }
-    float lanes[kRows];
-    T::Simd::store(lanes, v);
-    for (int64_t j = lo; j < hi; ++j) out[j - lo] = lanes[j - begin];
 }
 
 /// R rows x one panel x both chains, codes as they are packed.
@@ -72,8 +76,10 @@ void direct_tile(const GemmCall& call, int64_t panel, int64_t row) {
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) a[r] = T::step(a[r], w0, x[r] + t * kXStep);
     }
+    V sums[R];
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) put<T>(call, panel, row + r, T::Simd::add(a[r], b[r]));
+    for (int r = 0; r < R; ++r) sums[r] = T::Simd::add(a[r], b[r]);
+    put<T>(call, panel, row, R, sums, 1);
 }
 
 template <class T, int R>
@@ -93,30 +99,48 @@ void direct(const GemmCall& call) {
         }
 }
 
-/// scratch: [chain][step of the chain][panel][kLine].
+/// Where many rows are worked on: accumulators of a row block, and a block of unpacked steps.
+template <class T>
+struct Blocks {
+    typename T::V* sums;  ///< [row][panel][chain]
+    std::byte* steps;     ///< [chain][step of the chain][panel][kLine]
+    explicit Blocks(const GemmCall& call)
+        : sums(reinterpret_cast<typename T::V*>(call.scratch)),
+          steps(call.scratch + kBlockRows * kGroup * 2 * kLine) {}
+};
+
+/// Steps [begin, end) of P panels, begin even.
 template <class T, int P>
-void unpack(const GemmCall& call, int64_t panel) {
-    const int64_t steps = T::steps(call.k);
-    const int64_t even = (steps + 1) / 2;
-    for (int64_t t = 0; t < steps; ++t) {
-        std::byte* to = call.scratch + ((t & 1) * even + t / 2) * P * kLine;
+void unpack(const GemmCall& call, int64_t panel, int64_t begin, int64_t end, std::byte* to) {
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p)
-            T::keep(to + p * kLine, T::load(panel_at<T>(call, panel + p) + t * T::kBytes));
+    for (int p = 0; p < P; ++p) {
+        const std::byte* from = panel_at<T>(call, panel + p) + begin * T::kBytes;
+        std::byte* even = to + p * kLine;
+        std::byte* odd = even + kBlockSteps / 2 * P * kLine;
+        int64_t t = begin;
+        for (; t + 2 <= end; t += 2) {
+            T::prefetch(from + kAhead);
+            T::keep(even, T::load(from));
+            T::keep(odd, T::load(from + T::kBytes));
+            from += 2 * T::kBytes;
+            even += P * kLine;
+            odd += P * kLine;
+        }
+        if (t < end) T::keep(even, T::load(from));
     }
 }
 
 /// One chain of R rows x P panels: `steps` steps of unpacked w, every second step of x.
 template <class T, int R, int P>
 void chain(const std::byte* w, const void* const* rows, int64_t offset, int64_t steps,
-           typename T::V (&sum)[R][P]) {
+           typename T::V* sums) {
     const std::byte* x[R];
     typename T::V acc[R][P];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
         x[r] = static_cast<const std::byte*>(rows[r]) + offset;
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) acc[r][p] = T::Simd::zero();
+        for (int p = 0; p < P; ++p) acc[r][p] = sums[(r * P + p) * 2];
     }
     for (int64_t t = 0; t < steps; ++t) {
         typename T::W wt[P];
@@ -131,45 +155,55 @@ void chain(const std::byte* w, const void* const* rows, int64_t offset, int64_t 
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) sum[r][p] = acc[r][p];
+        for (int p = 0; p < P; ++p) sums[(r * P + p) * 2] = acc[r][p];
 }
 
 template <class T, int R, int P>
-void blocked_tile(const GemmCall& call, int64_t panel, int64_t row) {
-    const int64_t steps = T::steps(call.k);
-    const int64_t even = (steps + 1) / 2;
-    typename T::V a[R][P], b[R][P];
-    chain<T, R, P>(call.scratch, call.x + row, 0, even, a);
-    chain<T, R, P>(call.scratch + even * P * kLine, call.x + row, kXStep, steps - even, b);
-    for (int r = 0; r < R; ++r)
-        for (int p = 0; p < P; ++p)
-            put<T>(call, panel + p, row + r, T::Simd::add(a[r][p], b[r][p]));
-}
-
-template <class T, int R, int P>
-void blocked_rows(const GemmCall& call, int64_t panel, int64_t row, int64_t rows) {
-    if (rows == R) return blocked_tile<T, R, P>(call, panel, row);
-    if constexpr (R > 1) blocked_rows<T, R - 1, P>(call, panel, row, rows);
-}
-
-template <class T, class Tiles, int P>
-void blocked_group(const GemmCall& call, int64_t panel) {
-    unpack<T, P>(call, panel);
-    const int64_t tiles = (call.rows + Tiles::kBlockedRows - 1) / Tiles::kBlockedRows;
-    for (int64_t i = 0; i < tiles; ++i) {
-        const int64_t row = call.rows * i / tiles, end = call.rows * (i + 1) / tiles;
-        blocked_rows<T, Tiles::kBlockedRows, P>(call, panel, row, end - row);
+void blocked_rows(const Blocks<T>& blocks, const void* const* x, int64_t row, int64_t rows,
+                  int64_t begin, int64_t end) {
+    if (rows == R) {
+        typename T::V* sums = blocks.sums + row * P * 2;
+        chain<T, R, P>(blocks.steps, x, begin * kXStep, (end - begin + 1) / 2, sums);
+        chain<T, R, P>(blocks.steps + kBlockSteps / 2 * P * kLine, x, (begin + 1) * kXStep,
+                       (end - begin) / 2, sums + 1);
+        return;
     }
+    if constexpr (R > 1) blocked_rows<T, R - 1, P>(blocks, x, row, rows, begin, end);
 }
 
-/// Many rows: a group of panels is unpacked once and reused by all tiles of rows.
+/// P panels for rows [first, first + rows), rows <= kBlockRows.
+template <class T, class Tiles, int P>
+void blocked_group(const GemmCall& call, int64_t panel, int64_t first, int64_t rows) {
+    const Blocks<T> blocks(call);
+    for (int64_t i = 0; i < rows * P * 2; ++i) blocks.sums[i] = T::Simd::zero();
+    const int64_t steps = T::steps(call.k);
+    const int64_t tiles = (rows + Tiles::kBlockedRows - 1) / Tiles::kBlockedRows;
+    for (int64_t t = 0; t < steps; t += kBlockSteps) {
+        const int64_t end = t + kBlockSteps < steps ? t + kBlockSteps : steps;
+        unpack<T, P>(call, panel, t, end, blocks.steps);
+        for (int64_t i = 0; i < tiles; ++i) {
+            const int64_t row = rows * i / tiles, count = rows * (i + 1) / tiles - row;
+            blocked_rows<T, Tiles::kBlockedRows, P>(blocks, call.x + first + row, row, count, t,
+                                                    end);
+        }
+    }
+    for (int64_t i = 0; i < rows * P; ++i)
+        blocks.sums[i] = T::Simd::add(blocks.sums[2 * i], blocks.sums[2 * i + 1]);
+    for (int p = 0; p < P; ++p) put<T>(call, panel + p, first, rows, blocks.sums + p, P);
+}
+
+/// Many rows: a block of steps is unpacked once and reused by all tiles of a row block.
 template <class T, class Tiles>
 void blocked(const GemmCall& call) {
     const int64_t end = (call.n1 + kRows - 1) / kRows;
-    int64_t panel = call.n0 / kRows;
-    for (; panel + Tiles::kPanels <= end; panel += Tiles::kPanels)
-        blocked_group<T, Tiles, Tiles::kPanels>(call, panel);
-    for (; panel < end; ++panel) blocked_group<T, Tiles, 1>(call, panel);
+    const int64_t blocks = (call.rows + kBlockRows - 1) / kBlockRows;
+    for (int64_t i = 0; i < blocks; ++i) {
+        const int64_t first = call.rows * i / blocks, rows = call.rows * (i + 1) / blocks - first;
+        int64_t panel = call.n0 / kRows;
+        for (; panel + Tiles::kPanels <= end; panel += Tiles::kPanels)
+            blocked_group<T, Tiles, Tiles::kPanels>(call, panel, first, rows);
+        for (; panel < end; ++panel) blocked_group<T, Tiles, 1>(call, panel, first, rows);
+    }
 }
 
 template <class T, class Tiles>

@@ -23,7 +23,13 @@
 namespace conclave::quant::panel {
 
 constexpr int64_t kRows = 16;  ///< rows of W in a panel: the model granule along N
-constexpr int64_t kGroup = 2;  ///< panels unpacked at once for many rows; bounds the scratch
+
+// With many rows, kGroup panels are worked on at once: kBlockSteps steps of them are unpacked
+// (16 KiB, half of the smallest L1) and multiplied with up to kBlockRows rows of x, whose
+// accumulators wait in 24 KiB of scratch meanwhile. Unpacking then costs a twentieth.
+constexpr int64_t kGroup = 2;
+constexpr int64_t kBlockSteps = 128;
+constexpr int64_t kBlockRows = 96;
 
 #define CONCLAVE_KERNEL(name, isa, code, x) void name##_run(const GemmCall& call);
 #include "quant/kernels/panel/kernels.inc"

@@ -40,7 +40,10 @@ void pack(std::byte* packed, int64_t, int64_t k, int64_t row0, const CodeTile& t
         pack_panel<Code, Pair>(to, tile, row, tile.rows - row < kRows ? tile.rows - row : kRows);
 }
 
-size_t scratch_bytes(int64_t k) { return static_cast<size_t>(k) * kGroup * kRows * sizeof(float); }
+/// Accumulators of two chains for a block of rows, and a block of unpacked steps; see op.h.
+size_t scratch_bytes(int64_t) {
+    return static_cast<size_t>(kGroup * (2 * kBlockRows + kBlockSteps) * kRows) * sizeof(float);
+}
 
 constexpr Kernel kernel(const char* name, Isa isa, CodeType code, XType x,
                         void (*run)(const GemmCall&)) {
