@@ -238,29 +238,39 @@ bool LeaderLink::has_closed(int host) const {
 }
 
 bool LeaderLink::close() noexcept {
-    // After leave(): whoever of this host poisons from now on sees that, and tells no other host.
     if (segment_.poisoned()) return false;
     if (hosts() == 1 || !map_.leads()) return true;  // nobody ever sends to this rank
-    abandoned_ = true;                               // until all is well
+    Backoff backoff(segment_.crowded());
+    const auto begun = Clock::now();
+    const auto waits_on = [&] {  // false: it is no use
+        if (backoff.pause()) return true;
+        try {
+            segment_.check_poison();
+            receive_poison();
+        } catch (const std::exception&) {
+            relay();
+            return false;
+        }
+        return Clock::now() - begun <= kClosePatience;
+    };
+    // A farewell says that no rank of this host will send poison any more.
+    for (int r = 0; r < segment_.ranks(); ++r)
+        while (!segment_.has_left(r))
+            if (!waits_on()) return false;
+    if (segment_.poisoned()) {
+        relay();
+        return false;
+    }
+    abandoned_ = true;  // until all is well
     std::vector<MPI_Request> sends(static_cast<size_t>(hosts()), MPI_REQUEST_NULL);
     for (int h = 0; h < hosts(); ++h)
         if (h != map_.host && MPI_Isend(&buffers_->token, 1, MPI_BYTE, map_.leader(h), kCloseTag,
                                         comm_, &sends[static_cast<size_t>(h)]) != MPI_SUCCESS)
             return false;
-    Backoff backoff(segment_.crowded());
-    const auto begun = Clock::now();
     for (int h = 0; h < hosts(); ++h) {
         if (h == map_.host) continue;
-        while (!has_closed(h)) {
-            if (backoff.pause()) continue;
-            try {
-                segment_.check_poison();
-                receive_poison();
-            } catch (const std::exception&) {
-                return false;
-            }
-            if (Clock::now() - begun > kClosePatience) return false;
-        }
+        while (!has_closed(h))
+            if (!waits_on()) return false;
         std::byte farewell;
         if (MPI_Recv(&farewell, 1, MPI_BYTE, map_.leader(h), kCloseTag, comm_, MPI_STATUS_IGNORE) !=
             MPI_SUCCESS)
@@ -269,7 +279,7 @@ bool LeaderLink::close() noexcept {
     int done = 0;
     while (done == 0)
         if (MPI_Testall(hosts(), sends.data(), &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS ||
-            Clock::now() - begun > kClosePatience)
+            !waits_on())
             break;
     abandoned_ = done == 0;
     return !abandoned_;
@@ -277,11 +287,7 @@ bool LeaderLink::close() noexcept {
 
 void LeaderLink::relay() noexcept {
     if (relayed_ || hosts() == 1 || !segment_.poisoned()) return;
-    if (!map_.leads()) {
-        if (!segment_.poisoner()) return;  // whoever did it tells
-        // Once the leader has left, leaders elsewhere may have gone too: see close().
-        if (segment_.has_left(0)) return;
-    }
+    if (!map_.leads() && !segment_.poisoner()) return;  // whoever did it tells
     relayed_ = true;
     buffers_->poison = segment_.poison_text();
     for (int h = 0; h < hosts(); ++h) {

@@ -71,15 +71,9 @@ SharedSegment::SharedSegment(std::byte* region, Config config)
 
 SharedSegment::~SharedSegment() { leave(); }
 
-// Leaving and poisoning are both sequentially consistent: of a rank that leaves, then looks for
-// poison, and one that poisons, then looks who has left, at least one sees the other.
-void SharedSegment::leave() noexcept {
-    store(member(rank_).left, uint32_t{1}, std::memory_order_seq_cst);
-}
+void SharedSegment::leave() noexcept { store(member(rank_).left, uint32_t{1}); }
 
-bool SharedSegment::has_left(int rank) const noexcept {
-    return load(member(rank).left, std::memory_order_seq_cst) != 0;
-}
+bool SharedSegment::has_left(int rank) const noexcept { return load(member(rank).left) != 0; }
 
 SharedSegment::Member& SharedSegment::member(int rank) const {
     return reinterpret_cast<Member*>(region_ + sizeof(Head))[rank];
@@ -173,12 +167,11 @@ void SharedSegment::poison(const ErrorText& error) noexcept {
         return;
     poisoner_ = true;
     head.poison = error;
-    store(head.poison_state, uint32_t{kPoisoned}, std::memory_order_seq_cst);
+    store(head.poison_state, uint32_t{kPoisoned});
 }
 
 bool SharedSegment::poisoned() const noexcept {
-    return load(reinterpret_cast<Head*>(region_)->poison_state, std::memory_order_seq_cst) ==
-           kPoisoned;
+    return load(reinterpret_cast<Head*>(region_)->poison_state) == kPoisoned;
 }
 
 ErrorText SharedSegment::poison_text() const noexcept {

@@ -21,7 +21,7 @@ struct Setup {
 
 const Setup kSetups[] = {
     {"plain", {}},
-    {"small_slots", {.slot_bytes = 64}},
+    {"small_chunks", {.max_message_bytes = 1000, .slot_bytes = 64}},
     {"small_messages", {.max_message_bytes = 1000, .slot_bytes = 1024, .pretend_hosts = 2}},
     {"two_hosts", {.pretend_hosts = 2}},
     {"three_hosts", {.pretend_hosts = 3}},
