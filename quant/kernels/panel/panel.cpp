@@ -10,21 +10,33 @@ namespace {
 
 constexpr int64_t panels(int64_t n) { return (n + kRows - 1) / kRows; }
 
-/// Interleaves `rows` <= kRows rows of codes, `Pair` neighbours at a time; missing codes are zero.
+/// Interleaves `rows` <= kRows rows, Unit bytes (a code, or a pair) of each at a time.
+template <size_t Unit>
+void interleave(std::byte* to, const std::byte* from, int64_t row_bytes, int64_t rows,
+                int64_t steps) {
+    for (int64_t t = 0; t < steps; ++t, to += kRows * Unit, from += Unit)
+        for (int64_t j = 0; j < rows; ++j) std::memcpy(to + j * Unit, from + j * row_bytes, Unit);
+}
+
+/// One panel; missing rows, and the missing code of an odd pair, are zero.
 template <class Code, int64_t Pair>
 void pack_panel(std::byte* to, const CodeTile& tile, int64_t row, int64_t rows) {
-    const int64_t steps = (tile.cols + Pair - 1) / Pair;
-    const int64_t whole = tile.cols / Pair;
+    constexpr size_t kUnit = Pair * sizeof(Code);
+    constexpr size_t kStep = kRows * kUnit;
+    const int64_t whole = tile.cols / Pair, left = tile.cols % Pair;
     const std::byte* from = tile.codes + row * tile.row_bytes;
-    for (int64_t t = 0; t < steps; ++t) {
-        Code step[kRows * Pair] = {};
-        const size_t bytes =
-            static_cast<size_t>(t < whole ? Pair : tile.cols % Pair) * sizeof(Code);
-        for (int64_t j = 0; j < rows; ++j)
-            std::memcpy(step + j * Pair, from + j * tile.row_bytes + t * Pair * sizeof(Code),
-                        bytes);
-        std::memcpy(to + t * sizeof step, step, sizeof step);
+    if (rows == kRows) {
+        interleave<kUnit>(to, from, tile.row_bytes, kRows, whole);
+    } else {
+        std::memset(to, 0, static_cast<size_t>(whole) * kStep);
+        interleave<kUnit>(to, from, tile.row_bytes, rows, whole);
     }
+    if (left == 0) return;
+    to += static_cast<size_t>(whole) * kStep;
+    from += static_cast<size_t>(whole) * kUnit;
+    std::memset(to, 0, kStep);
+    for (int64_t j = 0; j < rows; ++j)
+        std::memcpy(to + j * kUnit, from + j * tile.row_bytes, left * sizeof(Code));
 }
 
 template <class Code, int64_t Pair>
