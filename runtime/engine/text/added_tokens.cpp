@@ -9,6 +9,8 @@ namespace {
 
 // Bounds what one position of the text can cost, and the trie. Real ones have less than 64.
 constexpr size_t kMaxContentBytes = 512;
+// Some 100 bytes each; a thousand tokens of 20 bytes need 20 thousand.
+constexpr size_t kMaxTrieNodes = size_t{1} << 21;
 
 AddedToken parse_one(const Json& entry, const Bpe& bpe, const std::string& file) {
     AddedToken token;
@@ -64,6 +66,9 @@ AddedTokenSplitter::AddedTokenSplitter(const std::vector<AddedToken>& tokens)
                 trie_[node].next.emplace(static_cast<unsigned char>(c), fresh);
             node = edge->second;
             if (added) trie_.emplace_back();
+        }
+        if (trie_.size() > kMaxTrieNodes) {
+            throw Error(ErrorCode::kUnsupported, "too much text in added_tokens");
         }
         trie_[node].token = static_cast<int32_t>(i);
         first_bytes_.set(static_cast<unsigned char>(content[0]));

@@ -37,7 +37,7 @@ class Bpe {
         std::vector<Symbol> symbols;
         std::vector<Candidate> heap;
     };
-    /// Appends the ids of `word` to `out`. O(n log n); `word` is valid UTF-8 below 2^31 bytes.
+    /// Appends the ids of `word` to `out`. O(n log n); `word` is valid UTF-8 below 2^32 bytes.
     void encode(std::string_view word, Scratch& scratch, std::vector<TokenId>& out) const;
 
     /// kNoToken where the vocabulary has no such token.

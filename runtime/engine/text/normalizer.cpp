@@ -90,6 +90,20 @@ class StripNormalizer final : public Normalizer {
     bool left_, right_;
 };
 
+// Added to every piece of a text; real ones are one character.
+constexpr size_t kMaxPrependBytes = 64;
+
+std::unique_ptr<const Normalizer> parse_prepend(const Json& json, const std::string& file) {
+    std::string prefix = get_string(json, "prepend", file);
+    if (prefix.size() > kMaxPrependBytes) {
+        throw Error(ErrorCode::kUnsupported, "normalizer prepend is too long")
+            .file(file)
+            .expected("at most " + std::to_string(kMaxPrependBytes) + " bytes")
+            .found(std::to_string(prefix.size()));
+    }
+    return std::make_unique<PrependNormalizer>(std::move(prefix));
+}
+
 std::unique_ptr<const Normalizer> parse_sequence(const Json& json, const std::string& file) {
     std::vector<std::unique_ptr<const Normalizer>> steps;
     for (const Json& step : get_array(json, "normalizers", file)) {
@@ -109,9 +123,7 @@ std::unique_ptr<const Normalizer> parse_normalizer(const Json* json, const std::
     if (type == "NFKC") return std::make_unique<FormNormalizer>(NormalForm::kNfkc);
     if (type == "NFKD") return std::make_unique<FormNormalizer>(NormalForm::kNfkd);
     if (type == "Lowercase") return std::make_unique<LowercaseNormalizer>();
-    if (type == "Prepend") {
-        return std::make_unique<PrependNormalizer>(get_string(*json, "prepend", file));
-    }
+    if (type == "Prepend") return parse_prepend(*json, file);
     if (type == "Strip") {
         return std::make_unique<StripNormalizer>(get_bool(*json, "strip_left", file),
                                                  get_bool(*json, "strip_right", file));

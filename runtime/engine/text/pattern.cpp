@@ -98,6 +98,9 @@ std::string replace_matches(const Pattern& pattern, std::string_view text,
     out.reserve(text.size());
     for (const Span& span : spans) {
         out += span.match ? content : text.substr(span.begin, span.end - span.begin);
+        if (out.size() <= kMaxTextBytes) continue;
+        throw Error(ErrorCode::kResource, "text becomes too long as the tokenizer replaces parts")
+            .expected("at most " + std::to_string(kMaxTextBytes) + " bytes");
     }
     return out;
 }

@@ -33,6 +33,7 @@ struct Span {
 /// Cuts all of `text` into non-empty matches and gaps. `chars` is scratch.
 void find_spans(const Pattern& pattern, std::string_view text, Chars& chars,
                 std::vector<Span>& spans);
+/// Throws kResource where the result is longer than a text may be.
 std::string replace_matches(const Pattern& pattern, std::string_view text,
                             std::string_view content);
 

@@ -1,7 +1,6 @@
 #include "runtime/engine/text/tokenizer.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <optional>
 #include <utility>
 
@@ -18,11 +17,6 @@
 
 namespace conclave::engine {
 namespace {
-
-// Symbols of a word are counted in 32 bits, and some normalizers lengthen the text.
-constexpr size_t kMaxTextBytes = size_t{1} << 28;
-// 250 thousand tokens and merges take some 15 MB; this leaves room for ten times as many.
-constexpr size_t kMaxFileBytes = size_t{256} << 20;
 
 std::vector<AddedToken> with_normalized(std::vector<AddedToken> tokens, bool normalized) {
     tokens.erase(std::remove_if(tokens.begin(), tokens.end(),
@@ -85,7 +79,6 @@ class JsonTokenizer final : public Tokenizer {
         return out + decoding.finish();
     }
 
-    /// The tokenizer outlives its streams.
     std::unique_ptr<Stream> stream(bool skip_special_tokens) const override;
 
   private:
@@ -178,7 +171,6 @@ std::unique_ptr<Tokenizer::Stream> JsonTokenizer::stream(bool skip_special_token
 std::shared_ptr<const Tokenizer> Tokenizer::parse(std::string_view json, const std::string& file) {
     JsonLimits limits;
     limits.file = file;
-    limits.max_bytes = kMaxFileBytes;
     return std::make_shared<const JsonTokenizer>(parse_json(json, limits), file);
 }
 

@@ -34,6 +34,7 @@ class Tokenizer {
         virtual std::string add(TokenId id) = 0;
         virtual std::string finish() = 0;
     };
+    /// The tokenizer must outlive it.
     virtual std::unique_ptr<Stream> stream(bool skip_special_tokens) const = 0;
 };
 

@@ -9,6 +9,9 @@
 
 namespace conclave::engine {
 
+/// What one text may come to: prompts are far shorter, and memory stays bounded.
+inline constexpr size_t kMaxTextBytes = size_t{1} << 26;
+
 /// A set of the bits below.
 using CharClass = uint16_t;
 inline constexpr CharClass kUpper = 1;  ///< Lu, Lt
