@@ -15,8 +15,9 @@ class Backoff {
     bool pause();
 
   private:
-    // A pause instruction is 10 to 50 ns: 2 to 10 us, the time an even step needs to come together.
-    static constexpr int kSpins = 200;
+    // A pause instruction is 10 to 50 ns: 1 to 3 us, what an even step needs to come together; more
+    // would hurt where the awaited rank waits for this CPU.
+    static constexpr int kSpins = 64;
     // Yields cost a microsecond each but wake at once; naps wake 60 us late but leave the CPU, and
     // the scheduler's fairness, to the ranks that compute.
     static constexpr std::chrono::microseconds kYieldAlone{2000}, kYieldCrowded{200}, kNap{20};
