@@ -55,14 +55,21 @@ std::string rank_table(const LoadPlan& p) {
     return out;
 }
 
+/// Layers that are served alike, one after the other, share one list of reasons.
 std::string kernel_list(const LoadPlan& p) {
     std::string out;
-    for (const KernelUse& k : p.kernels) {
-        out += fmt::format("{} ({} {}): {}, {} weights, {} activations\n", terminal_safe(k.layer),
-                           k.layers, k.layers == 1 ? "layer" : "layers", k.kernel, k.encoding,
+    for (size_t i = 0; i < p.kernels.size(); ++i) {
+        const KernelUse& k = p.kernels[i];
+        out += fmt::format("{} ({} {})\n", terminal_safe(k.layer), k.layers,
+                           k.layers == 1 ? "layer" : "layers");
+        const KernelUse* next = i + 1 < p.kernels.size() ? &p.kernels[i + 1] : nullptr;
+        if (next && next->kernel == k.kernel && next->encoding == k.encoding &&
+            next->activations == k.activations && next->refused == k.refused)
+            continue;
+        out += fmt::format("  served by {}: {} weights, {} activations\n", k.kernel, k.encoding,
                            k.activations);
         for (const std::string& reason : k.refused)
-            out += "  refused: " + terminal_safe(reason) + "\n";
+            out += "  not by " + terminal_safe(reason) + "\n";
     }
     return out;
 }

@@ -46,10 +46,9 @@ std::vector<int32_t> prompt_ids(const Invocation& invocation,
 
 /// The sequence's room: what was asked for with -c, else what prompt and -n need within what the
 /// model allows. Known before loading, so that a prompt that cannot run costs no load.
-int64_t sequence_room(const Invocation& invocation, int64_t prompt) {
+int64_t sequence_room(const Invocation& invocation, int64_t limit, int64_t prompt) {
     int64_t room = invocation.engine.max_model_len;
-    if (room == 0)
-        room = std::min(prompt + invocation.run.max_tokens, model_limit(invocation.engine.model));
+    if (room == 0) room = std::min(prompt + invocation.run.max_tokens, limit);
     if (prompt >= room)
         throw Error(ErrorCode::kUsage, "the prompt is too long")
             .expected(fmt::format("at most {} tokens, so that one can be added", room - 1))
@@ -125,9 +124,10 @@ int run(const Invocation& invocation, const Comm& comm) {
     std::optional<Tokenizer> tokenizer;
     std::vector<int32_t> ids;
     together(comm, [&] {
+        const int64_t limit = model_limit(options.model);  // first: says whether there is a model
         tokenizer = Tokenizer::open(options.model);
         ids = prompt_ids(invocation, tokenizer);
-        options.max_model_len = sequence_room(invocation, static_cast<int64_t>(ids.size()));
+        options.max_model_len = sequence_room(invocation, limit, static_cast<int64_t>(ids.size()));
     });
     Engine engine(options, comm);
     if (engine.rank() != 0) {
