@@ -14,14 +14,15 @@ struct Case {
 
 std::vector<Case> cases() {
     std::vector<Case> all;
-    for (const std::string& model : {shipped_model(), fixture("qwen3moe-odd"), fixture("qwen3moe-fused")})
-        for (const auto& [ranks, layouts] : std::vector<std::pair<int, std::vector<std::string>>>{
-                 {1, {"auto"}},
-                 {2, {"tp", "ep"}},
-                 {3, {"tp", "ep"}},
-                 {4, {"tp", "ep", "2x2"}},
-                 {5, {"tp", "ep"}},
-                 {8, {"tp", "ep", "2x4", "4x2"}}})
+    for (const std::string& model :
+         {shipped_model(), fixture("qwen3moe-odd"), fixture("qwen3moe-fused")})
+        for (const auto& [ranks, layouts] :
+             std::vector<std::pair<int, std::vector<std::string>>>{{1, {"auto"}},
+                                                                   {2, {"tp", "ep"}},
+                                                                   {3, {"tp", "ep"}},
+                                                                   {4, {"tp", "ep", "2x2"}},
+                                                                   {5, {"tp", "ep"}},
+                                                                   {8, {"tp", "ep", "2x4", "4x2"}}})
             for (const std::string& layout : layouts) all.push_back({model, ranks, layout});
     return all;
 }
@@ -107,7 +108,8 @@ TEST(ModelLogits, Bf16ActivationsStayClose) {
         const double d = static_cast<double>(logits[i]) - reference.logits[i];
         squares += d * d;
     }
-    const double rms = std::sqrt(squares / static_cast<double>(logits.size())) / reference.deviation();
+    const double rms =
+        std::sqrt(squares / static_cast<double>(logits.size())) / reference.deviation();
     EXPECT_LT(rms, 0.05);
     EXPECT_GT(rms, 1e-5) << "bf16 activations were asked for, but f32 ones were used";
 }

@@ -38,9 +38,12 @@ uint64_t resident_peak() {
 
 std::vector<std::string> layouts() {
     switch (world().size()) {
-        case 2: return {"tp", "ep"};
-        case 3: return {"tp", "ep"};
-        default: return {"tp", "ep", "2x4"};
+        case 2:
+            return {"tp", "ep"};
+        case 3:
+            return {"tp", "ep"};
+        default:
+            return {"tp", "ep", "2x4"};
     }
 }
 
@@ -65,8 +68,8 @@ TEST(MpiModel, LogitsEqualTheReference) {
             double worst = 0;
             for (size_t i = 0; i < logits.size(); ++i) {
                 ASSERT_FALSE(std::isnan(logits[i]));
-                worst = std::max(worst,
-                                 std::abs(static_cast<double>(logits[i]) - reference.logits[i]));
+                worst =
+                    std::max(worst, std::abs(static_cast<double>(logits[i]) - reference.logits[i]));
             }
             EXPECT_LT(worst / reference.deviation(), 2e-5) << model << " " << layout;
         }

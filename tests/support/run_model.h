@@ -20,7 +20,8 @@ struct RankResult {
 
 /// body(rank's communicator) on each of `ranks` threads; nothing is rethrown.
 inline RankResult on_ranks(int ranks, const std::function<void(const Comm&)>& body) {
-    const std::vector<Comm> comms = ranks == 1 ? std::vector<Comm>{Comm::self()} : Comm::local(ranks);
+    const std::vector<Comm> comms =
+        ranks == 1 ? std::vector<Comm>{Comm::self()} : Comm::local(ranks);
     RankResult result{std::vector<std::exception_ptr>(comms.size())};
     std::vector<std::thread> threads;
     for (size_t r = 0; r < comms.size(); ++r)
