@@ -28,9 +28,9 @@ struct GemmCall {
     /// one zero). 2-byte resp. 4-byte aligned; nothing beyond is read.
     const void* const* x = nullptr;
     int64_t rows = 0;
-    int64_t n0 = 0, n1 = 0;    ///< any columns with 0 <= n0 <= n1 <= n
-    float* out = nullptr;      ///< where (row 0, column n0) goes; 4-byte aligned
-    int64_t out_stride = 0;    ///< floats from one row to the next
+    int64_t n0 = 0, n1 = 0;        ///< any columns with 0 <= n0 <= n1 <= n
+    float* out = nullptr;          ///< where (row 0, column n0) goes; 4-byte aligned
+    int64_t out_stride = 0;        ///< floats from one row to the next
     std::byte* scratch = nullptr;  ///< scratch_bytes(k), 64-byte aligned
 };
 

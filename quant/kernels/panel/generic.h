@@ -9,7 +9,7 @@
 namespace conclave::quant::panel {
 namespace {
 
-/// Rows per register tile, and from how many rows on panels are unpacked first.
+/// Rows and panels per register tile; up to MaxDirect rows are computed from packed codes.
 template <int DirectRows, int BlockedRows, int BlockedPanels, int MaxDirect>
 struct Tile {
     static_assert(BlockedPanels <= kGroup);

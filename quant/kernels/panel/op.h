@@ -13,7 +13,7 @@
 // rounded to nearest even, subnormal inputs taken as zero, subnormal results flushed to zero.
 //
 // Packed: [panel][k][16] codes resp. [panel][ceil(k/2)][16][2]; rows from n to the end of the last
-// panel are zero. A call reads its panels once, in ascending addresses.
+// panel are zero. A call reads its panels in ascending addresses, once per kBlockRows rows.
 #pragma once
 #include <cstddef>
 #include <cstdint>

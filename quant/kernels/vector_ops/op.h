@@ -10,7 +10,8 @@ namespace conclave::quant {
 
 struct VectorOps {
     Isa isa;
-    /// out[i] = w[i] * (x[i] * rsqrt(mean(x^2) + eps)); out may be x. Exact square root and division.
+    /// out[i] = w[i] * (x[i] * rsqrt(mean(x^2) + eps)); out may be x. Exact square root and
+    /// division.
     void (*rms_norm)(const float* x, const float* w, float eps, int64_t n, float* out);
     /// out[i] = silu(gate[i]) * up[i], silu(v) = v / (1 + exp(-v)); out may be gate or up.
     void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
