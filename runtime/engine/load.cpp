@@ -20,13 +20,14 @@ void same_everywhere(comm::Communicator& comm, uint64_t value, const std::string
     std::vector<uint64_t> all(comm.size());
     const std::vector<size_t> bytes(comm.size(), sizeof value);
     comm.all_gather(&value, all.data(), bytes);
-    for (int r = 1; r < comm.size(); ++r)
-        if (all[r] != all[0])
+    comm::together(comm, [&] {
+        if (value != all[0])
             throw Error(ErrorCode::kBadContent, what)
                 .file(file)
-                .rank(r)
+                .rank(comm.rank())
                 .expected(fmt::format("{:016x} (rank 0)", all[0]))
-                .found(fmt::format("{:016x}", all[r]));
+                .found(fmt::format("{:016x}", value));
+    });
 }
 
 std::string gib(uint64_t bytes) {

@@ -24,13 +24,11 @@ RankSetup set_up_rank(comm::Communicator& comm, const EngineOptions& options) {
         if (options.threads < 0)
             throw Error(ErrorCode::kUsage, "--threads is negative")
                 .found(std::to_string(options.threads));
-        setup.topology = exec::Topology::detect();
+        const exec::Topology machine = exec::Topology::detect();
+        setup.topology = machine.for_local_rank(comm.local_rank());
         setup.cpu = cpu_from_environment();
         mine.host = Hasher().add(comm.host()).value();
-        Hasher mask;
-        for (const exec::NumaNode& node : setup.topology.nodes)
-            for (int cpu : node.cpus) mask.add(cpu);
-        mine.cpus = {mask.value(), setup.topology.cpus()};
+        mine.cpus = exec::rank_cpus(machine);
         mine.features = setup.cpu.mask;
     });
     std::vector<Introduction> all(comm.size());

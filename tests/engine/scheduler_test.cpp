@@ -24,6 +24,7 @@ TEST(Scheduler, KeepsItsPromisesOnRandomWork) {
         Scheduler scheduler(limits);
         std::map<uint32_t, std::set<int32_t>> blocks_of_slot;
         std::set<SequenceId> open;
+        std::map<SequenceId, uint32_t> slot_of;
         int64_t to_add = 30;
         while (to_add > 0 || scheduler.has_work()) {
             if (to_add > 0 && below(2)) {
@@ -34,7 +35,10 @@ TEST(Scheduler, KeepsItsPromisesOnRandomWork) {
                 --to_add;
             }
             if (below(15) == 0 && !open.empty()) scheduler.cancel(*open.begin());
-            for (SequenceId id : scheduler.take_cancelled()) EXPECT_EQ(open.erase(id), 1u);
+            for (SequenceId id : scheduler.take_cancelled()) {
+                EXPECT_EQ(open.erase(id), 1u);
+                if (slot_of.count(id)) blocks_of_slot.erase(slot_of[id]);
+            }
             const StepMessage m = scheduler.plan();
             if (m.entries.empty()) {
                 ASSERT_TRUE(!scheduler.has_work()) << "work, but no step: a deadlock";
@@ -42,6 +46,7 @@ TEST(Scheduler, KeepsItsPromisesOnRandomWork) {
             }
             ASSERT_LE(static_cast<int64_t>(m.tokens.size()), limits.max_num_batched_tokens);
             ASSERT_LE(static_cast<int64_t>(m.entries.size()), limits.max_num_seqs);
+            for (const Planned& p : scheduler.planned()) slot_of[p.sequence->id] = p.sequence->slot;
             std::set<uint32_t> slots;
             size_t block = 0;
             for (size_t i = 0; i < m.entries.size(); ++i) {
