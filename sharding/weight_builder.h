@@ -2,6 +2,8 @@
 // plan which part is this rank's, makes the layer with memory reserved, and notes what is to be
 // loaded. Nothing is allocated or read: `plan` builds models for any rank from headers alone.
 //
+// A layer must outlive loading: what is to be loaded points into it.
+//
 // The shape of a declaration is the loader of the weight: column, merged column (gate, up), qkv,
 // row, replicated, vocabulary, experts (w13, w2). None of them knows a checkpoint format.
 #pragma once
@@ -66,24 +68,25 @@ class WeightBuilder {
     WeightBuilder(const BuildContext& context, RankGrid grid);
 
     /// prefix.name for every rank's rows [n] of a matrix [n, k].
-    ParallelLinear column_parallel(const std::string& stem, int64_t n, int64_t k);
+    [[nodiscard]] ParallelLinear column_parallel(const std::string& stem, int64_t n, int64_t k);
     /// prefix.names[i], each [n, k], or all of them stored as prefix.fused.
-    ParallelLinear merged_column_parallel(const std::string& prefix,
-                                          const std::vector<std::string>& names,
-                                          const std::string& fused, int64_t n, int64_t k);
+    [[nodiscard]] ParallelLinear merged_column_parallel(const std::string& prefix,
+                                                        const std::vector<std::string>& names,
+                                                        const std::string& fused, int64_t n,
+                                                        int64_t k);
     /// prefix.{q,k,v}_proj or prefix.qkv_proj, by heads of `d`.
-    ParallelLinear qkv_parallel(const std::string& prefix, int64_t heads, int64_t kv_heads,
-                                int64_t d, int64_t k, bool bias);
+    [[nodiscard]] ParallelLinear qkv_parallel(const std::string& prefix, int64_t heads,
+                                              int64_t kv_heads, int64_t d, int64_t k, bool bias);
     /// stem [n, k], its input cut by `input`.
-    RowParallelLinear row_parallel(const std::string& stem, int64_t n, int64_t k, Cut input,
-                                   bool bias);
+    [[nodiscard]] RowParallelLinear row_parallel(const std::string& stem, int64_t n, int64_t k,
+                                                 Cut input, bool bias);
     /// Whole on every rank; inputs stay f32 whatever --activations says (routers).
-    ParallelLinear replicated(const std::string& stem, int64_t n, int64_t k);
-    VocabParallelEmbedding vocab_parallel_embedding(const std::string& stem, int64_t vocab,
-                                                    int64_t width);
+    [[nodiscard]] ParallelLinear replicated(const std::string& stem, int64_t n, int64_t k);
+    [[nodiscard]] VocabParallelEmbedding vocab_parallel_embedding(const std::string& stem,
+                                                                  int64_t vocab, int64_t width);
     /// w13 and w2 of this rank's experts; `generic` serves where the format has no own method.
-    ExpertShards experts(const ExpertSource& source,
-                         std::shared_ptr<const quant::FusedMoeMethod> generic);
+    [[nodiscard]] ExpertShards experts(const ExpertSource& source,
+                                       std::shared_ptr<const quant::FusedMoeMethod> generic);
     /// A vector whole on every rank.
     std::vector<float> vector(const std::string& tensor, int64_t n);
 

@@ -21,14 +21,22 @@ enum class ErrorCode {
 /// sysexits-like process exit code: 2, 65, 66, 78 are permanent (a supervisor must not restart).
 constexpr int exit_code(ErrorCode code) {
     switch (code) {
-        case ErrorCode::kUsage: return 2;
-        case ErrorCode::kBadContent: return 65;
-        case ErrorCode::kMissingFile: return 66;
-        case ErrorCode::kUnsupported: return 78;
-        case ErrorCode::kResource: return 71;
-        case ErrorCode::kComm: return 75;
-        case ErrorCode::kCancelled: return 130;
-        case ErrorCode::kInternal: return 70;
+        case ErrorCode::kUsage:
+            return 2;
+        case ErrorCode::kBadContent:
+            return 65;
+        case ErrorCode::kMissingFile:
+            return 66;
+        case ErrorCode::kUnsupported:
+            return 78;
+        case ErrorCode::kResource:
+            return 71;
+        case ErrorCode::kComm:
+            return 75;
+        case ErrorCode::kCancelled:
+            return 130;
+        case ErrorCode::kInternal:
+            return 70;
     }
     return 70;
 }
@@ -78,13 +86,12 @@ class Error : public std::exception {
 };
 
 /// Throws kInternal with the place when an invariant of ours does not hold. Always on.
-#define CONCLAVE_CHECK(condition)                                                          \
-    do {                                                                                   \
-        if (!(condition))                                                                  \
-            throw ::conclave::Error(::conclave::ErrorCode::kInternal,                      \
-                                    std::string("internal check failed: " #condition       \
-                                                " at ") +                                  \
-                                        __FILE__ + ":" + std::to_string(__LINE__));        \
+#define CONCLAVE_CHECK(condition)                                                              \
+    do {                                                                                       \
+        if (!(condition))                                                                      \
+            throw ::conclave::Error(::conclave::ErrorCode::kInternal,                          \
+                                    std::string("internal check failed: " #condition " at ") + \
+                                        __FILE__ + ":" + std::to_string(__LINE__));            \
     } while (false)
 
 }  // namespace conclave

@@ -40,7 +40,7 @@ class Workspace {
     }
 
   private:
-    static constexpr size_t kAlign = 64;         // one cache line
+    static constexpr size_t kAlign = 64;        // one cache line
     static constexpr size_t kChunk = 1u << 20;  // small enough not to matter for RSS
     struct Free {
         void operator()(std::byte* p) const { std::free(p); }

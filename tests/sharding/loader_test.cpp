@@ -176,7 +176,8 @@ TEST(Loader, ANarrowCutReadsWholeStripesAndSaysSo) {
         WeightBuilder b({*checkpoint, *rig.format, rig.kernels, detect_cpu(),
                          quant::Activations::kF32, false, comm.rank(), rig.store},
                         {2, 2, 1});
-        b.row_parallel("w", 64, 128, b.plan().over_ranks(128, 32), false);
+        const RowParallelLinear layer =
+            b.row_parallel("w", 64, 128, b.plan().over_ranks(128, 32), false);
         const LoadStats s = predict_load(*checkpoint, b.items());
         EXPECT_EQ(s.needed_bytes, 64u * 128 * 2);
         EXPECT_EQ(s.stripe_bytes, 64u * 64 * 2);
@@ -271,7 +272,7 @@ TEST(Loader, AFileThatShrinksIsAnErrorOnAllRanks) {
         WeightBuilder b({*checkpoint, *rig.format, rig.kernels, detect_cpu(),
                          quant::Activations::kF32, false, comm.rank(), rig.store},
                         {2, 2, 1});
-        b.column_parallel("w", 256, 64);
+        const ParallelLinear layer = b.column_parallel("w", 256, 64);
         rig.store.map();
         comm.barrier();
         if (comm.rank() == 0) std::filesystem::resize_file(dir / "model.safetensors", 40000);
