@@ -108,7 +108,7 @@ Exit codes:
 With 2, 65, 66 and 78, trying again will not help.
 
 Environment: an option that names a variable takes its value from there when it is not on the
-command line. CONCLAVE_ISA (ref, avx2, avx512, avx512bf16) limits the instruction set used.
+command line. CONCLAVE_ISA (generic, avx2, avx512 ...) limits the instruction set used.
 )";
 
 const char* const kRunHelpFooter =

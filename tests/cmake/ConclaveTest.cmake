@@ -14,7 +14,8 @@ function(conclave_test name)
     endif()
     add_executable(${name} ${T_SOURCES})
     target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
-    target_compile_options(${name} PRIVATE -Wall -Wextra)
+    target_compile_options(${name} PRIVATE -Wall -Wextra
+                           $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # GCC bug 105651
     target_compile_definitions(${name} PRIVATE
         CONCLAVE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" CONCLAVE_BINARY_DIR="${PROJECT_BINARY_DIR}")
     target_link_libraries(${name} PRIVATE ${T_LIBS})
