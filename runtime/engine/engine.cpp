@@ -14,10 +14,6 @@ double seconds_since(std::chrono::steady_clock::time_point t) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
 }
 
-SamplingOptions sampling(const SamplingParams& p) {
-    return {p.temperature, p.top_k, p.top_p, p.min_p, p.seed};
-}
-
 }  // namespace
 
 /// Rank 0's view of a step's logits, one entry per logit row.
@@ -59,7 +55,7 @@ EngineStats Engine::stats() const {
 
 SequenceId Engine::add(SequenceRequest request) {
     CONCLAVE_CHECK(scheduler_);
-    validate(sampling(request.sampling));
+    validate(request.sampling, limits_.vocab_size);
     return scheduler_->add(std::move(request));
 }
 
@@ -123,7 +119,8 @@ uint32_t Engine::candidates_wanted() const {
         const SequenceRequest& r = p.sequence->request;
         if (p.logits == LogitRows::kNone) continue;
         const bool greedy = r.sampling.temperature == 0;
-        if (p.logits == LogitRows::kAll || r.output_logits || (!greedy && r.sampling.top_k == 0))
+        if (p.logits == LogitRows::kAll || r.output_logits || adjusts_logits(r.sampling) ||
+            (!greedy && r.sampling.top_k == 0))
             return 0;
         if (!greedy) most = std::max(most, r.sampling.top_k);
     }
@@ -193,21 +190,29 @@ void Engine::gather(const float* logits, int64_t rows, uint32_t candidates, Gath
 }
 
 int32_t Engine::choose(const Sequence& s, const Gathered& gathered, int64_t row) const {
-    const SamplingOptions options = sampling(s.request.sampling);
+    const SamplingParams& params = s.request.sampling;
     std::vector<Candidate> candidates;
     if (!gathered.best.empty()) {
         candidates = gathered.best[row];
     } else {
-        const std::span<const float> logits(gathered.logits.data() + row * limits_.vocab_size,
-                                            static_cast<size_t>(limits_.vocab_size));
-        if (options.temperature == 0)
+        std::span<const float> logits(gathered.logits.data() + row * limits_.vocab_size,
+                                      static_cast<size_t>(limits_.vocab_size));
+        std::vector<float> adjusted;
+        if (adjusts_logits(params)) {
+            adjusted.assign(logits.begin(), logits.end());
+            const auto prompt = static_cast<size_t>(s.prompt_tokens());
+            const std::span<const int32_t> tokens(s.tokens);
+            adjust_logits(adjusted, params, tokens.first(prompt), tokens.subspan(prompt));
+            logits = adjusted;
+        }
+        if (params.temperature == 0)
             candidates = {argmax(logits, 0)};
         else
-            candidates = top_candidates(logits, 0, options.top_k);
+            candidates = top_candidates(logits, 0, params.top_k);
     }
     // The draw depends on the request's seed and the position alone: not on its neighbours, nor on
     // the number of ranks.
-    return sample(std::move(candidates), options, 0, static_cast<int64_t>(s.tokens.size()));
+    return sample(std::move(candidates), params, 0, static_cast<int64_t>(s.tokens.size()));
 }
 
 void Engine::emit(const Gathered& gathered, std::vector<TokenOutput>& out) {

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <string>
 
+#include <spdlog/fmt/fmt.h>
+
 #include "runtime/base/error.h"
 
 namespace conclave::engine {
@@ -51,11 +53,11 @@ double sum_of(const std::vector<double>& weights) {
 /// Cuts candidates, of which the whole set weighs `total`, to the fewest that hold top_p of it.
 /// Nuclei are small as a rule: sorts ever longer fronts, not the vocabulary.
 void keep_nucleus(std::vector<Candidate>& candidates, double total, float best,
-                  const SamplingOptions& options) {
+                  const SamplingParams& params) {
     double sum = 0;
     size_t kept = 0, sorted = 0;
     const size_t size = candidates.size();
-    while (kept < size && sum < options.top_p * total) {
+    while (kept < size && sum < params.top_p * total) {
         if (kept == sorted) {
             const size_t front = std::min(size, std::max<size_t>(256, sorted * 8));
             std::partial_sort(candidates.begin() + static_cast<int64_t>(sorted),
@@ -64,27 +66,73 @@ void keep_nucleus(std::vector<Candidate>& candidates, double total, float best,
             sorted = front;
         }
         const double logit = candidates[kept++].logit;
-        sum += std::exp((logit - best) / options.temperature);
+        sum += std::exp((logit - best) / params.temperature);
     }
     candidates.resize(kept);
 }
 
 }  // namespace
 
-void validate(const SamplingOptions& options) {
-    const auto refuse = [](const char* name, const char* expected, const std::string& found) {
+void validate(const SamplingParams& params, int64_t vocab_size) {
+    const auto refuse = [](const char* name, const std::string& expected,
+                           const std::string& found) {
         throw Error(ErrorCode::kUsage, std::string(name) + " is out of range")
             .expected(expected)
             .found(found);
     };
     // Written so that NaN fails each.
-    if (!(options.temperature >= 0) || std::isinf(options.temperature))
-        refuse("temperature", "a finite number, at least 0", std::to_string(options.temperature));
-    if (options.top_k < 0) refuse("top_k", "at least 0", std::to_string(options.top_k));
-    if (!(options.top_p > 0 && options.top_p <= 1))
-        refuse("top_p", "above 0, at most 1", std::to_string(options.top_p));
-    if (!(options.min_p >= 0 && options.min_p <= 1))
-        refuse("min_p", "from 0 to 1", std::to_string(options.min_p));
+    const auto within = [&](const char* name, double value, double least, double most) {
+        if (value >= least && value <= most) return;
+        const auto text = [](double v) { return fmt::format("{:g}", v); };
+        refuse(name, "from " + text(least) + " to " + text(most), text(value));
+    };
+    if (!(params.temperature >= 0) || std::isinf(params.temperature))
+        refuse("temperature", "a finite number, at least 0", std::to_string(params.temperature));
+    if (params.top_k < 0) refuse("top_k", "at least 0", std::to_string(params.top_k));
+    if (!(params.top_p > 0 && params.top_p <= 1))
+        refuse("top_p", "above 0, at most 1", std::to_string(params.top_p));
+    within("min_p", params.min_p, 0, 1);
+    within("repetition_penalty", params.repetition_penalty, 0.01, 100);
+    within("frequency_penalty", params.frequency_penalty, -2, 2);
+    within("presence_penalty", params.presence_penalty, -2, 2);
+    for (const auto& [id, bias] : params.logit_bias) {
+        if (id < 0 || id >= vocab_size)
+            throw Error(ErrorCode::kUsage, "logit_bias has a token id outside the vocabulary")
+                .expected(fmt::format("0 .. {}", vocab_size - 1))
+                .found(std::to_string(id));
+        within("logit_bias", bias, -100, 100);
+    }
+}
+
+bool adjusts_logits(const SamplingParams& params) {
+    return !params.logit_bias.empty() || params.repetition_penalty != 1 ||
+           params.frequency_penalty != 0 || params.presence_penalty != 0;
+}
+
+void adjust_logits(std::span<float> logits, const SamplingParams& params,
+                   std::span<const int32_t> prompt, std::span<const int32_t> output) {
+    for (const auto& [id, bias] : params.logit_bias) logits[id] += static_cast<float>(bias);
+    std::vector<int32_t> times(logits.size(), 0);  // generated
+    std::vector<int32_t> seen;                     // each id once
+    for (const int32_t id : output)
+        if (times[id]++ == 0) seen.push_back(id);
+    const size_t generated = seen.size();
+    if (params.repetition_penalty != 1) {
+        std::vector<bool> known(logits.size(), false);
+        for (const int32_t id : seen) known[id] = true;
+        for (const int32_t id : prompt)
+            if (!known[id]) {
+                known[id] = true;
+                seen.push_back(id);
+            }
+        for (const int32_t id : seen) {
+            const double l = logits[id], p = params.repetition_penalty;
+            logits[id] = static_cast<float>(l > 0 ? l / p : l * p);
+        }
+    }
+    for (const int32_t id : std::span(seen).first(generated))
+        logits[id] -=
+            static_cast<float>(params.frequency_penalty * times[id] + params.presence_penalty);
 }
 
 Candidate argmax(std::span<const float> logits, int32_t first_id) {
@@ -127,7 +175,7 @@ double uniform(uint64_t seed, uint64_t sequence_key, int64_t position) {
     return static_cast<double>(h >> 11) * 0x1p-53;
 }
 
-int32_t sample(std::vector<Candidate> candidates, const SamplingOptions& options,
+int32_t sample(std::vector<Candidate> candidates, const SamplingParams& params,
                uint64_t sequence_key, int64_t position) {
     const Candidate best = argmax(candidates);
     if (best.id < 0 || best.logit == -INFINITY)
@@ -135,22 +183,22 @@ int32_t sample(std::vector<Candidate> candidates, const SamplingOptions& options
             .expected("a number")
             .found("only NaN and -inf");
     // +inf has all the probability there is; the lowest id of several, as in greedy choice.
-    if (options.temperature == 0 || std::isinf(best.logit)) return best.id;
+    if (params.temperature == 0 || std::isinf(best.logit)) return best.id;
     std::erase_if(candidates, [](const Candidate& c) { return !(c.logit > -INFINITY); });
     // From here on every sum runs in one order, whatever order the candidates came in.
-    if (options.top_k > 0)
-        keep_best(candidates, options.top_k);
+    if (params.top_k > 0)
+        keep_best(candidates, params.top_k);
     else if (!std::is_sorted(candidates.begin(), candidates.end(), kLowerId))
         std::sort(candidates.begin(), candidates.end(), kLowerId);
-    std::vector<double> weights = weights_of(candidates, best.logit, options.temperature);
-    if (options.top_p < 1) {
-        keep_nucleus(candidates, sum_of(weights), best.logit, options);
-        weights = weights_of(candidates, best.logit, options.temperature);
+    std::vector<double> weights = weights_of(candidates, best.logit, params.temperature);
+    if (params.top_p < 1) {
+        keep_nucleus(candidates, sum_of(weights), best.logit, params);
+        weights = weights_of(candidates, best.logit, params.temperature);
     }
     for (double& w : weights)
-        if (w < options.min_p) w = 0;
+        if (w < params.min_p) w = 0;
     // The first whose running sum passes u * total; the best one if rounding lets none pass.
-    const double mark = uniform(options.seed, sequence_key, position) * sum_of(weights);
+    const double mark = uniform(params.seed, sequence_key, position) * sum_of(weights);
     double running = 0;
     for (size_t i = 0; i < weights.size(); ++i)
         if ((running += weights[i]) > mark) return candidates[i].id;

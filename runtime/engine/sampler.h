@@ -5,19 +5,20 @@
 #include <span>
 #include <vector>
 
+#include "runtime/engine/types.h"
+
 namespace conclave::engine {
 
-struct SamplingOptions {
-    double temperature = 0;  ///< 0: greedy
-    int64_t top_k = 0;       ///< 0: all
-    double top_p = 1;
-    double min_p = 0;
-    uint64_t seed = 0;
-};
+/// Throws kUsage, naming the field: values out of the ranges of SamplingParams, ids of logit_bias
+/// outside the vocabulary.
+void validate(const SamplingParams& params, int64_t vocab_size);
 
-/// Throws kUsage, naming the option: temperature and top_k at least 0, top_p in (0, 1], min_p in
-/// [0, 1].
-void validate(const SamplingOptions& options);
+/// Whether the logits themselves are changed, so that choosing takes all of them.
+bool adjusts_logits(const SamplingParams& params);
+/// Bias, then repetition, frequency and presence penalties, on the logits of the whole vocabulary.
+/// Repetition: l / p where l > 0, else l * p, for ids in `prompt` or `output`.
+void adjust_logits(std::span<float> logits, const SamplingParams& params,
+                   std::span<const int32_t> prompt, std::span<const int32_t> output);
 
 struct Candidate {
     int32_t id = -1;  ///< -1: nobody
@@ -41,9 +42,9 @@ std::vector<Candidate> merge_candidates(std::span<const std::vector<Candidate>> 
 /// Draws a token: temperature; the top_k best (exactly so many, ties by id); of these the fewest
 /// whose probabilities sum to at least top_p; of these those with p >= min_p * p_max. `candidates`
 /// is the whole vocabulary, or at least its top_k best, in any order. The draw is a function of
-/// (candidates as a set, options, sequence_key, position). Throws kBadContent if every logit is
+/// (candidates as a set, params, sequence_key, position). Throws kBadContent if every logit is
 /// NaN or -inf.
-int32_t sample(std::vector<Candidate> candidates, const SamplingOptions& options,
+int32_t sample(std::vector<Candidate> candidates, const SamplingParams& params,
                uint64_t sequence_key, int64_t position);
 
 /// In [0, 1), 53 random bits: a hash of its arguments, with no state.

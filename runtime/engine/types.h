@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/log_level.h"
@@ -43,12 +44,18 @@ struct EngineOptions {
     ProgressCallback progress;
 };
 
+/// Engine::add() throws kUsage, naming the field, for values out of the ranges given here.
 struct SamplingParams {
-    double temperature = 0;  ///< 0: greedy
-    int64_t top_k = 0;       ///< 0: all
-    double top_p = 1;
-    double min_p = 0;
+    double temperature = 0;  ///< at least 0; 0: greedy
+    int64_t top_k = 0;       ///< at least 0; 0: all
+    double top_p = 1;        ///< above 0, at most 1
+    double min_p = 0;        ///< 0 to 1
     uint64_t seed = 0;
+    /// What follows changes the model's logits, first of all and in this order.
+    std::vector<std::pair<int32_t, double>> logit_bias = {};  ///< id, what is added: -100 to 100
+    double repetition_penalty = 1;  ///< 0.01 to 100; of ids in prompt and output; 1: none
+    double frequency_penalty = 0;   ///< -2 to 2; subtracted for each time an id was generated
+    double presence_penalty = 0;    ///< -2 to 2; subtracted once from ids that were generated
 };
 
 struct SequenceRequest {
@@ -58,7 +65,8 @@ struct SequenceRequest {
     bool ignore_eos = false;
     /// Called on rank 0 for each prompt position, in order, with the V logits that follow it.
     std::function<void(int64_t position, std::span<const float> logits)> prompt_logits;
-    /// The same for each generated position (the logits a token was chosen from).
+    /// The same for each generated position: the logits a token was chosen from, before bias and
+    /// penalties.
     std::function<void(int64_t position, std::span<const float> logits)> output_logits;
 };
 

@@ -39,7 +39,7 @@ Candidates all_of(const Logits& logits) {
 }
 
 /// The plain definition, from one full sort: p of each id that may be drawn.
-std::map<int32_t, double> expected_distribution(const Logits& logits, const SamplingOptions& o) {
+std::map<int32_t, double> expected_distribution(const Logits& logits, const SamplingParams& o) {
     Candidates all = all_of(logits);
     std::erase_if(all, [](const Candidate& c) { return std::isnan(c.logit) || c.logit == -kInf; });
     std::stable_sort(all.begin(), all.end(),
@@ -150,7 +150,7 @@ TEST(Uniform, IsSpreadAndDependsOnEveryArgument) {
 }
 
 struct Setting {
-    SamplingOptions options;
+    SamplingParams options;
     size_t vocabulary;
 };
 
@@ -191,9 +191,9 @@ TEST(Sample, OrderAndSlicingOfTheCandidatesDoNotMatter) {
     std::mt19937 random(4);
     for (int round = 0; round < 400; ++round) {
         const Logits logits = random_logits(random, 1 + random() % 500, round % 2 == 0);
-        const SamplingOptions o{0.25 * static_cast<double>(1 + random() % 8),
-                                static_cast<int64_t>(random() % 3 * 20), round % 3 ? 0.9 : 1.0,
-                                round % 5 ? 0.02 : 0.0, random()};
+        const SamplingParams o{0.25 * static_cast<double>(1 + random() % 8),
+                               static_cast<int64_t>(random() % 3 * 20), round % 3 ? 0.9 : 1.0,
+                               round % 5 ? 0.02 : 0.0, random()};
         Candidates candidates = all_of(logits);
         if (argmax(logits, 0).id < 0 || argmax(logits, 0).logit == -kInf) continue;
         const int32_t id = sample(candidates, o, round, 5);
@@ -205,7 +205,7 @@ TEST(Sample, OrderAndSlicingOfTheCandidatesDoNotMatter) {
 
 TEST(Sample, EachSequencePositionAndSeedDrawsItsOwn) {
     const Candidates flat = all_of(Logits(1000, 0.0f));
-    SamplingOptions o{.temperature = 1, .seed = 1};
+    SamplingParams o{.temperature = 1, .seed = 1};
     const int32_t id = sample(flat, o, 1, 1);
     EXPECT_EQ(sample(flat, o, 1, 1), id);
     EXPECT_NE(sample(flat, o, 2, 1), id);
@@ -248,9 +248,84 @@ TEST(Sample, RefusesLogitsWithoutANumber) {
         }
 }
 
+/// The plain definition, id by id.
+Logits adjusted_plainly(const Logits& logits, const SamplingParams& p,
+                        const std::vector<int32_t>& prompt, const std::vector<int32_t>& output) {
+    Logits out;
+    for (size_t i = 0; i < logits.size(); ++i) {
+        const auto id = static_cast<int32_t>(i);
+        const auto times = std::count(output.begin(), output.end(), id);
+        float l = logits[i];
+        for (const auto& [biased, bias] : p.logit_bias)
+            if (biased == id) l = l + static_cast<float>(bias);
+        if (times > 0 || std::count(prompt.begin(), prompt.end(), id) > 0)
+            l = static_cast<float>(l > 0 ? l / p.repetition_penalty : l * p.repetition_penalty);
+        if (times > 0)
+            l -= static_cast<float>(p.frequency_penalty * static_cast<double>(times) +
+                                    p.presence_penalty);
+        out.push_back(l);
+    }
+    return out;
+}
+
+TEST(AdjustLogits, EqualsThePlainDefinition) {
+    std::mt19937 random(11);
+    const auto ids = [&](size_t vocabulary) {
+        std::vector<int32_t> out(random() % 40);
+        for (int32_t& id : out) id = static_cast<int32_t>(random() % vocabulary);
+        return out;
+    };
+    const auto between = [&](double least, double most) {
+        return std::uniform_real_distribution<double>(least, most)(random);
+    };
+    for (int round = 0; round < 400; ++round) {
+        const Logits logits = random_logits(random, 1 + random() % 50);
+        const auto prompt = ids(logits.size()), output = ids(logits.size());
+        SamplingParams p;
+        if (round & 1) p.repetition_penalty = between(0.01, 3);
+        if (round & 2) p.frequency_penalty = between(-2, 2);
+        if (round & 4) p.presence_penalty = between(-2, 2);
+        if (round & 8)
+            for (const int32_t id : ids(logits.size()))
+                p.logit_bias.push_back({id, between(-100, 100)});
+        Logits found = logits;
+        adjust_logits(found, p, prompt, output);
+        const Logits wanted = adjusted_plainly(logits, p, prompt, output);
+        bool same = true;
+        for (size_t i = 0; i < found.size(); ++i) {
+            ASSERT_TRUE(found[i] == wanted[i] || (std::isnan(found[i]) && std::isnan(wanted[i])))
+                << i << ": " << found[i] << ", wanted " << wanted[i];
+            same &= found[i] == logits[i] || std::isnan(found[i]);
+        }
+        if (!adjusts_logits(p)) {
+            EXPECT_TRUE(same);
+        }
+    }
+}
+
+TEST(AdjustLogits, FiguresByHand) {
+    Logits logits{4, -4, 4, -4, 4, 0};
+    SamplingParams p;
+    p.repetition_penalty = 2;
+    p.frequency_penalty = 0.5;
+    p.presence_penalty = 0.25;
+    p.logit_bias = {{4, -1.0}, {5, 1.0}, {5, 1.0}};
+    EXPECT_TRUE(adjusts_logits(p));
+    adjust_logits(logits, p, std::vector<int32_t>{0, 1, 1, 5}, std::vector<int32_t>{2, 3, 2, 0});
+    EXPECT_EQ(logits, (Logits{1.25, -8, 0.75, -8.75, 3, 1}));
+}
+
+TEST(AdjustLogits, EachFieldAloneCounts) {
+    EXPECT_FALSE(adjusts_logits({.temperature = 1, .top_k = 5, .top_p = 0.5, .min_p = 0.1}));
+    EXPECT_TRUE(adjusts_logits({.repetition_penalty = 1.1}));
+    EXPECT_TRUE(adjusts_logits({.frequency_penalty = -0.1}));
+    EXPECT_TRUE(adjusts_logits({.presence_penalty = 0.1}));
+    EXPECT_TRUE(adjusts_logits({.logit_bias = {{0, 0.0}}}));
+}
+
 TEST(Validate, NamesTheOption) {
     const double nan = std::nan("");
-    const std::pair<SamplingOptions, const char*> bad[] = {
+    const std::pair<SamplingParams, const char*> bad[] = {
         {{.temperature = -0.1}, "temperature"},
         {{.temperature = nan}, "temperature"},
         {{.temperature = INFINITY}, "temperature"},
@@ -261,19 +336,36 @@ TEST(Validate, NamesTheOption) {
         {{.min_p = -0.5}, "min_p"},
         {{.min_p = 1.5}, "min_p"},
         {{.min_p = nan}, "min_p"},
+        {{.repetition_penalty = 0}, "repetition_penalty"},
+        {{.repetition_penalty = -1}, "repetition_penalty"},
+        {{.repetition_penalty = nan}, "repetition_penalty"},
+        {{.repetition_penalty = INFINITY}, "repetition_penalty"},
+        {{.frequency_penalty = -2.5}, "frequency_penalty"},
+        {{.frequency_penalty = nan}, "frequency_penalty"},
+        {{.presence_penalty = 2.5}, "presence_penalty"},
+        {{.presence_penalty = nan}, "presence_penalty"},
+        {{.logit_bias = {{3, 1.0}, {3, 101.0}}}, "logit_bias"},
+        {{.logit_bias = {{3, nan}}}, "logit_bias"},
+        {{.logit_bias = {{-1, 1.0}}}, "logit_bias"},
+        {{.logit_bias = {{10, 1.0}}}, "logit_bias"},
     };
     for (const auto& [options, name] : bad) {
         try {
-            validate(options);
+            validate(options, 10);
             ADD_FAILURE() << name;
         } catch (const Error& e) {
             EXPECT_EQ(e.code(), ErrorCode::kUsage);
             EXPECT_EQ(std::string(e.what()).find(name), 0u) << e.what();
         }
     }
-    validate({});
-    validate({2.5, 50, 1, 1, 0});
-    validate({1, 0, 1e-9, 0, ~0ull});
+    validate({}, 10);
+    validate({2.5, 50, 1, 1, 0}, 10);
+    validate({1, 0, 1e-9, 0, ~0ull}, 10);
+    validate({.logit_bias = {{0, -100.0}, {9, 100.0}},
+              .repetition_penalty = 0.01,
+              .frequency_penalty = -2,
+              .presence_penalty = 2},
+             10);
 }
 
 }  // namespace
