@@ -157,7 +157,9 @@ class Engine {
 class TextStream {
   public:
     std::string add(int32_t id);  ///< the text that `id` completes; whole UTF-8 characters only
-    std::string finish();
+    std::string finish();         ///< what was held back
+    /// A stop string came: it was not given out, nor will anything after it be.
+    bool stopped() const;
     ~TextStream();
     TextStream(TextStream&&) noexcept;
 
@@ -174,7 +176,9 @@ class Tokenizer {
     static std::optional<Tokenizer> open(const std::string& model);
     std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
     std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = true) const;
-    TextStream stream(bool skip_special_tokens = true) const;
+    /// Up to the first of `stop`, which are at most 16 texts, none empty (kUsage). What may become
+    /// one of them is held back.
+    TextStream stream(bool skip_special_tokens = true, std::vector<std::string> stop = {}) const;
     int64_t vocab_size() const;
 
   private:

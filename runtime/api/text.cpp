@@ -2,6 +2,7 @@
 
 #include "runtime/api/conclave.hpp"
 #include "runtime/base/file.h"
+#include "runtime/engine/text/stop_strings.h"
 #include "runtime/engine/text/tokenizer.h"
 #include "sharding/checkpoint/reader.h"
 
@@ -16,12 +17,17 @@ constexpr uint64_t kMaxTokenizerBytes = 256u << 20;
 struct TextStream::Impl {
     std::shared_ptr<const engine::Tokenizer> tokenizer;
     std::unique_ptr<engine::Tokenizer::Stream> stream;
+    engine::StopStrings stop;
 };
 TextStream::TextStream(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TextStream::~TextStream() = default;
 TextStream::TextStream(TextStream&&) noexcept = default;
-std::string TextStream::add(int32_t id) { return impl_->stream->add(id); }
-std::string TextStream::finish() { return impl_->stream->finish(); }
+std::string TextStream::add(int32_t id) { return impl_->stop.add(impl_->stream->add(id)); }
+std::string TextStream::finish() {
+    const std::string text = impl_->stop.add(impl_->stream->finish());
+    return text + impl_->stop.finish();
+}
+bool TextStream::stopped() const { return impl_->stop.matched(); }
 
 struct Tokenizer::Impl {
     std::shared_ptr<const engine::Tokenizer> tokenizer;
@@ -47,9 +53,10 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
     return impl_->tokenizer->decode(ids, skip_special_tokens);
 }
 
-TextStream Tokenizer::stream(bool skip_special_tokens) const {
+TextStream Tokenizer::stream(bool skip_special_tokens, std::vector<std::string> stop) const {
     return TextStream(std::make_unique<TextStream::Impl>(
-        TextStream::Impl{impl_->tokenizer, impl_->tokenizer->stream(skip_special_tokens)}));
+        TextStream::Impl{impl_->tokenizer, impl_->tokenizer->stream(skip_special_tokens),
+                         engine::StopStrings(std::move(stop))}));
 }
 
 int64_t Tokenizer::vocab_size() const { return impl_->tokenizer->vocab_size(); }
