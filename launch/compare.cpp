@@ -23,13 +23,6 @@ double standard_deviation(std::span<const float> values) {
     return std::sqrt(squares / static_cast<double>(values.size()));
 }
 
-double log_sum_exp(std::span<const float> row) {
-    const double top = *std::max_element(row.begin(), row.end());
-    double sum = 0;
-    for (const float v : row) sum += std::exp(v - top);
-    return top + std::log(sum);
-}
-
 /// Never below zero but for rounding, which is cut off.
 double kl_divergence(std::span<const float> p, std::span<const float> q) {
     const double p_norm = log_sum_exp(p), q_norm = log_sum_exp(q);
@@ -46,6 +39,13 @@ auto argmax(std::span<const float> row) {
 }
 
 }  // namespace
+
+double log_sum_exp(std::span<const float> row) {
+    const double top = *std::max_element(row.begin(), row.end());
+    double sum = 0;
+    for (const float v : row) sum += std::exp(v - top);
+    return top + std::log(sum);
+}
 
 LogitFigures compare_logits(std::span<const float> reference, std::span<const float> ours,
                             int64_t vocab) {

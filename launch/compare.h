@@ -7,6 +7,9 @@
 
 namespace conclave::launch {
 
+/// Of a row that is not empty, in double. NaN if it has NaN or +inf, or nothing but -inf.
+double log_sum_exp(std::span<const float> row);
+
 /// All NaN when a logit of ours is not a finite number.
 struct LogitFigures {
     double max_rel = 0;  ///< largest |ours - reference| / standard deviation of the reference

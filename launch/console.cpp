@@ -46,13 +46,13 @@ void Console::log(int rank, LogLevel level, std::string_view message) {
     line(text += terminal_safe(message));
 }
 
-void Console::progress(const LoadProgress& progress) {
+void Console::progress(const Progress& progress, bool done) {
     const std::lock_guard lock(mutex_);
     if (!terminal_) {
         if (const auto text = steps_.line(progress)) write(*text);
         return;
     }
-    if (progress.done) {
+    if (done) {
         if (bar_shown_) to_stderr(kEraseLine);
         bar_shown_ = false;
         return;

@@ -18,7 +18,8 @@ class Console {
     void line(std::string_view text);
     /// Rank 0 says what matters; other ranks only warnings, with their number (all: verbose).
     void log(int rank, LogLevel level, std::string_view message);
-    void progress(const LoadProgress& progress);
+    void progress(const LoadProgress& p) { progress(progress_of(p), p.done); }
+    void progress(const Progress& progress, bool done);
     /// "conclave: error: ..."
     static void error(std::string_view what);
 

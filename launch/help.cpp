@@ -116,9 +116,15 @@ const char* const kRunHelpFooter =
 A model without tokenizer.json takes --prompt-ids and prints ids separated by spaces. How fast
 loading, prefill and decode went is on standard error.
 
+Generation ends with -n tokens, at one of the model's end-of-text tokens (generation_config.json,
+else config.json), or at a --stop text, wherever tokens begin and end. Neither special tokens nor
+the --stop text are printed.
+
 Without sampling options the most likely token is taken at each step (greedy). --top-k, --top-p
-and --min-p without --temperature imply a temperature of 1. Sampling depends on --seed, not on the
-number of ranks; --deterministic makes the tokens the same at any number of ranks and threads.
+and --min-p without --temperature imply a temperature of 1. --logit-bias comes first, then the
+penalties (repetition, frequency, presence), then temperature, --top-k, --top-p and --min-p.
+Sampling depends on --seed, not on the number of ranks; --deterministic makes the tokens the same
+at any number of ranks and threads.
 )";
 
 const char* const kInspectHelpFooter =
@@ -141,6 +147,16 @@ second at each step. All sequences run together, in one mixed batch.
 Passes when no logit differs by more than --tolerance standard deviations of the reference, and
 the greedy ids agree up to the first step whose margin is below 0.01. References come from float32
 arithmetic: compare with --activations f32.
+)";
+
+const char* const kPerplexityHelpFooter =
+    R"(The text is read by rank 0 and turned into tokens without adding any (no BOS). Window i feeds
+tokens [stride * i, stride * i + window); each of its tokens is scored by the probability that it
+gives the token after it. The perplexity is exp of the mean of -log p (natural logarithm, double),
+with its standard error, for which scores count as independent.
+
+Windows run together in one step as far as -b and --max-num-seqs allow. Figures to compare with
+others come from the same tokens, --window, --windows and --stride, and from --activations f32.
 )";
 
 }  // namespace conclave::launch

@@ -14,5 +14,6 @@ extern const char* const kRunHelpFooter;      ///< of `conclave run --help`
 extern const char* const kInspectHelpFooter;  ///< ...
 extern const char* const kPlanHelpFooter;
 extern const char* const kVerifyHelpFooter;
+extern const char* const kPerplexityHelpFooter;
 
 }  // namespace conclave::launch

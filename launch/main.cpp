@@ -1,5 +1,5 @@
-// conclave: run, inspect, plan and verify models. Written on runtime/api, as any program that
-// embeds the engine would be.
+// conclave: run, inspect, plan, verify and score models. Written on runtime/api, as any program
+// that embeds the engine would be.
 #include <new>
 #include <string>
 #include <vector>
@@ -15,6 +15,7 @@ namespace {
 int execute(const Invocation& invocation, const Comm& comm) {
     if (invocation.command == Command::kRun) return run(invocation, comm);
     if (invocation.command == Command::kVerify) return verify(invocation, comm);
+    if (invocation.command == Command::kPerplexity) return perplexity(invocation, comm);
     if (comm.rank() != 0) return 0;  // the rest needs no ranks
     if (invocation.command == Command::kInspect) return inspect(invocation);
     if (invocation.command == Command::kPlan) return plan(invocation);

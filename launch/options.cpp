@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -177,6 +178,17 @@ void add_verify(CLI::App& app, Invocation& to) {
         ->default_str("1e-4");
 }
 
+void add_perplexity(CLI::App& app, Invocation& to) {
+    app.add_option("FILE,-f,--file", to.text_file, "The text to score, UTF-8")->type_name("");
+    const auto add = [&](const char* name, int64_t& value, const char* what) {
+        return app.add_option(name, value, what)->check(at_least(1, 1 << 30))->type_name("N");
+    };
+    add("--window", to.windows.window, "Tokens fed together")->capture_default_str();
+    add("--windows", to.windows.count, "How many windows")->capture_default_str();
+    add("--stride", to.windows.stride, "From the begin of a window to that of the next, in tokens")
+        ->default_str("--window");
+}
+
 void add_plan(CLI::App& app, Invocation& to) {
     app.add_option("--ranks", to.plan_ranks, "Ranks to plan for")
         ->check(at_least(1, 1 << 16))
@@ -189,8 +201,23 @@ void add_plan(CLI::App& app, Invocation& to) {
 struct RunText {
     std::string ids;
     CLI::Option *prompt = nullptr, *prompt_ids = nullptr, *file = nullptr, *temperature = nullptr;
+    std::vector<std::string> biases;
     std::vector<CLI::Option*> filters;  ///< sampling options that need a temperature
 };
+
+/// An option that may be given again and again, each time with one text, taken as it is.
+void add_texts(CLI::App& app, const char* name, std::vector<std::string>& to, const char* what,
+               const char* type, const char* group) {
+    const auto take = [&to](const CLI::results_t& texts) {
+        to = texts;
+        return true;
+    };
+    app.add_option(name, take, what)
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->type_name(type)
+        ->group(group);
+}
 
 void add_prompt(CLI::App& app, RunOptions& to, RunText& text) {
     const char* const group = "Generation";
@@ -209,6 +236,8 @@ void add_prompt(CLI::App& app, RunOptions& to, RunText& text) {
         ->capture_default_str();
     app.add_flag("--ignore-eos", to.ignore_eos, "Go on after the model's end-of-text token")
         ->group(group);
+    add_texts(app, "--stop", to.stop,
+              "End at this text, which is not printed; may be given up to 16 times", "TEXT", group);
 }
 
 void add_sampling(CLI::App& app, SamplingParams& to, RunText& text) {
@@ -231,6 +260,24 @@ void add_sampling(CLI::App& app, SamplingParams& to, RunText& text) {
             ->type_name("P"),
     };
     for (CLI::Option* option : text.filters) option->group(group)->capture_default_str();
+    const auto penalty = [&](const char* name, double& value, double least, double most,
+                             const std::string& wanted, const char* what) {
+        app.add_option(name, value, what)
+            ->check(in_range(least, most, wanted))
+            ->type_name("X")
+            ->group(group)
+            ->capture_default_str();
+    };
+    penalty("--repetition-penalty,--repeat-penalty", to.repetition_penalty, 0.01, 100,
+            "from 0.01 to 100",
+            "Divide logits above 0 of tokens in prompt and text by X, multiply others; 1: none");
+    penalty("--presence-penalty", to.presence_penalty, -2, 2, "from -2 to 2",
+            "Subtract X from the logits of tokens that were generated");
+    penalty("--frequency-penalty", to.frequency_penalty, -2, 2, "from -2 to 2",
+            "Subtract X for each time the token was generated");
+    add_texts(app, "--logit-bias", text.biases,
+              "Add to the logit of a token id, as 15043+1 or 15043-1; may be given again", "ID+X",
+              group);
     app.add_option("-s,--seed", to.seed, "Seed of the random choice")
         ->check(seed())
         ->type_name("N")
@@ -247,6 +294,8 @@ void finish_run(Invocation& to, const RunText& text) {
     to.run.from_ids = text.prompt_ids->count() > 0;
     to.run.from_file = text.file->count() > 0;
     if (to.run.from_ids) to.run.prompt_ids = parse_ids(text.ids);
+    for (const std::string& bias : text.biases)
+        to.run.sampling.logit_bias.push_back(parse_bias(bias));
     bool filtered = false;
     for (const CLI::Option* option : text.filters) filtered |= option->count() > 0;
     if (filtered && text.temperature->count() == 0) to.run.sampling.temperature = 1;
@@ -309,6 +358,10 @@ class CommandLine {
         if (to_.command == Command::kRun) finish_run(to_, text_);
         if (to_.command == Command::kVerify && to_.reference.empty())
             throw Error(ErrorCode::kUsage, "no reference: give --reference FILE.safetensors");
+        if (to_.command == Command::kPerplexity && to_.text_file.empty())
+            throw Error(ErrorCode::kUsage,
+                        "no text: give the file, as in conclave perplexity "
+                        "MODEL FILE");
     }
 
     CLI::App app{"Conclave runs Mixture-of-Experts language models on CPUs, across MPI ranks.",
@@ -329,6 +382,8 @@ class CommandLine {
          "plan MODEL --ranks N [options]", kPlanHelpFooter},
         {"verify", Command::kVerify, "Compare a model's logits with a reference",
          "verify MODEL --reference FILE [options]", kVerifyHelpFooter},
+        {"perplexity", Command::kPerplexity, "Say how well a model foretells a text",
+         "perplexity MODEL FILE [options]", kPerplexityHelpFooter},
         {"version", Command::kText, "Print the version", "version", ""},
     };
 
@@ -347,10 +402,14 @@ class CommandLine {
                 add_verify(command, to_);
                 context_default = "what the reference needs";
             }
+            if (to_.command == Command::kPerplexity) {
+                add_perplexity(command, to_);
+                context_default = "--window";
+            }
             command.add_flag("--json", to_.json, "Print one JSON object");
         }
         add_engine(command, to_.engine);
-        if (to_.command == Command::kRun || to_.command == Command::kVerify)
+        if (to_.command != Command::kInspect && to_.command != Command::kPlan)
             add_ranks(command, to_);
         add_limits(command, to_.engine, context_default);
         command.add_flag("-v,--verbose", to_.verbose, "Say more on standard error, from all ranks")
@@ -390,6 +449,21 @@ std::vector<int32_t> parse_ids(const std::string& text) {
         if (next == end) return ids;
         at = next + 1;
     }
+}
+
+std::pair<int32_t, double> parse_bias(const std::string& text) {
+    int32_t id = -1;
+    double bias = 0;
+    const char* const end = text.data() + text.size();
+    const auto [next, failure] = std::from_chars(text.data(), end, id);
+    if (failure == std::errc() && id >= 0 && next != end && (*next == '+' || *next == '-') &&
+        CLI::detail::lexical_cast(std::string(next, end), bias) && std::abs(bias) <= 100)
+        return {id, bias};
+    throw Error(
+        ErrorCode::kUsage,
+        "--logit-bias: wants a token id and what to add, from -100 to 100, such as 15043-1, "
+        "not " +
+            text);
 }
 
 Invocation parse(std::vector<std::string> arguments) {

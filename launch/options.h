@@ -2,13 +2,15 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "launch/perplexity.h"
 #include "runtime/api/conclave.hpp"
 
 namespace conclave::launch {
 
-enum class Command { kText, kRun, kInspect, kPlan, kVerify };
+enum class Command { kText, kRun, kInspect, kPlan, kVerify, kPerplexity };
 
 struct RunOptions {
     std::string prompt, file;  ///< one of prompt, file and prompt_ids is given
@@ -17,6 +19,7 @@ struct RunOptions {
     int64_t max_tokens = 128;
     SamplingParams sampling;
     bool ignore_eos = false;
+    std::vector<std::string> stop;
 };
 
 struct Invocation {
@@ -30,6 +33,8 @@ struct Invocation {
     bool plan_kernels = false;
     std::string reference;  ///< verify
     double tolerance = 1e-4;
+    std::string text_file;  ///< perplexity
+    Windows windows;
 };
 
 /// `arguments` without the program's name. Throws Error(kUsage) that says what to do.
@@ -37,5 +42,8 @@ Invocation parse(std::vector<std::string> arguments);
 
 /// "1,2,3" -> {1, 2, 3}. Throws Error(kUsage).
 std::vector<int32_t> parse_ids(const std::string& text);
+
+/// "15043-1.5" -> {15043, -1.5}. Throws Error(kUsage).
+std::pair<int32_t, double> parse_bias(const std::string& text);
 
 }  // namespace conclave::launch

@@ -27,19 +27,35 @@ std::string figures(const LoadProgress& p) {
 
 }  // namespace
 
-std::string progress_bar(const LoadProgress& progress) {
+Progress progress_of(const LoadProgress& progress) {
+    return {"loading", percent(progress), figures(progress)};
+}
+
+Progress progress_of_tokens(const char* what, int64_t tokens, int64_t total, double seconds) {
+    Progress p{what, total > 0 ? static_cast<int>(100.0 * tokens / total) : 0, {}};
+    p.figures = fmt::format("{} of {} tokens", tokens, total);
+    if (seconds <= 0 || tokens == 0) return p;
+    const double rate = tokens / seconds;
+    p.figures += fmt::format("  {:.1f} tokens/s", rate);
+    if (tokens < total) p.figures += "  " + human_duration((total - tokens) / rate) + " left";
+    return p;
+}
+
+std::string progress_bar(const Progress& progress) {
     constexpr int kWidth = 10;
-    const int filled = percent(progress) * kWidth / 100;
-    return fmt::format("loading [{}{}] {:3d} %  {}", std::string(filled, '#'),
-                       std::string(kWidth - filled, '-'), percent(progress), figures(progress))
+    const int filled = progress.percent * kWidth / 100;
+    return fmt::format("{} [{}{}] {:3d} %  {}", progress.what, std::string(filled, '#'),
+                       std::string(kWidth - filled, '-'), progress.percent, progress.figures)
         .substr(0, 79);
 }
 
-std::optional<std::string> ProgressSteps::line(const LoadProgress& progress) {
-    const int now = percent(progress);
-    if (now < next_) return std::nullopt;
-    next_ = now / 10 * 10 + 10;
-    return fmt::format("loading {:3d} %  {}", now / 10 * 10, figures(progress));
+std::optional<std::string> ProgressSteps::line(const Progress& progress) {
+    if (progress.what != what_) next_ = 10;
+    what_ = progress.what;
+    if (progress.percent < next_) return std::nullopt;
+    next_ = progress.percent / 10 * 10 + 10;
+    return fmt::format("{} {:3d} %  {}", progress.what, progress.percent / 10 * 10,
+                       progress.figures);
 }
 
 std::string loaded_line(const LoadReport& report) {

@@ -1,5 +1,5 @@
-// The commands. run and verify are called on every rank, inspect and plan on one. Each returns the
-// exit code of its rank, or throws Error.
+// The commands. run, verify and perplexity are called on every rank, inspect and plan on one. Each
+// returns the exit code of its rank, or throws Error.
 #pragma once
 #include "launch/options.h"
 #include "runtime/api/conclave.hpp"
@@ -8,6 +8,7 @@ namespace conclave::launch {
 
 int run(const Invocation& invocation, const Comm& comm);
 int verify(const Invocation& invocation, const Comm& comm);
+int perplexity(const Invocation& invocation, const Comm& comm);
 int inspect(const Invocation& invocation);
 int plan(const Invocation& invocation);
 

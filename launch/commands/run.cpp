@@ -1,10 +1,6 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -12,17 +8,13 @@
 #include "launch/console.h"
 #include "launch/engine_options.h"
 #include "launch/session.h"
+#include "launch/text_file.h"
 
 namespace conclave::launch {
 namespace {
 
 std::string read_prompt(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(in), {}};
-    if (!in.is_open() || in.bad())
-        throw Error(ErrorCode::kMissingFile,
-                    std::string("cannot read the prompt: ") + std::strerror(errno))
-            .file(path);
+    std::string text = read_text(path, "the prompt");
     if (!text.empty() && text.back() == '\n') text.pop_back();
     if (!text.empty() && text.back() == '\r') text.pop_back();
     return text;
@@ -44,6 +36,19 @@ std::vector<int32_t> prompt_ids(const Invocation& invocation,
     return ids;
 }
 
+/// Before loading, as everything that can be.
+void check_stop(const Invocation& invocation, const std::optional<Tokenizer>& tokenizer) {
+    if (invocation.run.stop.empty()) return;
+    if (!tokenizer)
+        throw Error(ErrorCode::kUsage, "--stop is a text, and the model has no tokenizer.json")
+            .file(invocation.engine.model);
+    try {
+        tokenizer->stream(true, invocation.run.stop);
+    } catch (const Error& e) {
+        throw Error(e.code(), std::string("--stop: ") + e.what());
+    }
+}
+
 /// The sequence's room: what was asked for with -c, else what prompt and -n need within what the
 /// model allows. Known before loading, so that a prompt that cannot run costs no load.
 int64_t sequence_room(const Invocation& invocation, int64_t limit, int64_t prompt) {
@@ -59,8 +64,8 @@ int64_t sequence_room(const Invocation& invocation, int64_t limit, int64_t promp
 /// The generated tokens as they go to standard output.
 class Output {
   public:
-    explicit Output(const std::optional<Tokenizer>& tokenizer) {
-        if (tokenizer) stream_.emplace(tokenizer->stream());
+    Output(const std::optional<Tokenizer>& tokenizer, const std::vector<std::string>& stop) {
+        if (tokenizer) stream_.emplace(tokenizer->stream(true, stop));
     }
 
     void add(int32_t id) {
@@ -68,6 +73,7 @@ class Output {
         write((first_ ? "" : " ") + std::to_string(id));
         first_ = false;
     }
+    bool stopped() const { return stream_ && stream_->stopped(); }
     void finish() { print((stream_ ? stream_->finish() : std::string()) + "\n"); }
 
   private:
@@ -102,16 +108,18 @@ void generate(Engine& engine, const Invocation& invocation, std::vector<int32_t>
     request.sampling = invocation.run.sampling;
     request.ignore_eos = invocation.run.ignore_eos;
     const int64_t wanted = invocation.run.max_tokens, allowed = request.max_tokens;
-    engine.add(std::move(request));
+    const SequenceId id = engine.add(std::move(request));
     if (allowed < wanted)
         console.line(
             fmt::format("conclave: generating at most {} tokens of the {} asked for: the "
                         "sequence is limited to {}",
                         allowed, wanted, engine.max_model_len()));
-    Output output(tokenizer);
+    Output output(tokenizer, invocation.run.stop);
     while (engine.has_work())
-        for (const TokenOutput& t : lead.step())
+        for (const TokenOutput& t : lead.step()) {
             if (t.token >= 0) output.add(t.token);
+            if (output.stopped()) engine.cancel(id);
+        }
     output.finish();
     lead.finish();
 }
@@ -126,6 +134,7 @@ int run(const Invocation& invocation, const Comm& comm) {
     together(comm, [&] {
         const int64_t limit = model_limit(options.model);  // first: says whether there is a model
         tokenizer = Tokenizer::open(options.model);
+        check_stop(invocation, tokenizer);
         ids = prompt_ids(invocation, tokenizer);
         options.max_model_len = sequence_room(invocation, limit, static_cast<int64_t>(ids.size()));
     });

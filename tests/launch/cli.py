@@ -4,6 +4,7 @@ output, standard error and exit codes. PART is the name of one class below, in l
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,10 @@ TENSOR = "model.layers.1.mlp.experts.3.up_proj.weight"
 
 def shakespeare():
     return os.path.join(SOURCE, "launch", "examples", "shakespeare")
+
+
+def text():
+    return os.path.join(SOURCE, "tests", "fixtures", "shakespeare.txt")
 
 
 def run(command, env=None, timeout=300):
@@ -61,7 +66,8 @@ class Case(unittest.TestCase):
 
 class Usage(Case):
     def test_help_and_version(self):
-        for arguments in (["--help"], ["-h"], ["run", "--help"], ["inspect", "-h"], ["plan", "-h"], ["verify", "-h"]):
+        for arguments in (["--help"], ["-h"], ["run", "--help"], ["inspect", "-h"], ["plan", "-h"], ["verify", "-h"],
+                          ["perplexity", "-h"]):
             out, err = self.succeeds(*arguments)
             self.assertIn("Usage: conclave", out)
             self.assertEqual(err, "")
@@ -82,7 +88,11 @@ class Usage(Case):
             ["run", model, "--prompt-ids", "1,,2"],
             ["run", model, "-p", "x", "--activations", "int3"],
             ["run", model, "-p", "x", "--expert-parallel", "2by4"],
+            ["run", model, "-p", "x", "--repetition-penalty", "0"],
+            ["run", model, "-p", "x", "--logit-bias", "7=1"],
             ["verify", model],
+            ["perplexity", model],
+            ["perplexity", model, text(), "--window", "0"],
             ["plan", model, "--ranks", "0"],
         ):
             self.fails(2, [], *arguments)
@@ -92,6 +102,7 @@ class Usage(Case):
         self.fails(2, [], "run", model, "-p", "x", "--expert-parallel", "2x2", "--local-ranks", "3")
         self.fails(2, [], "run", model, "-p", "x", "--tensor-parallel-size", "2", "--local-ranks", "3")
         self.fails(2, [], "run", model, "-p", "")
+        self.fails(2, ["logit_bias", "1024"], "run", model, "-p", "x", "--logit-bias", "1024+1", "--local-ranks", "2")
         for ranks in "1", "3":
             self.fails(2, ["too long"], "run", model, "-p", "word " * 2000, "--local-ranks", ranks)
             self.fails(2, ["too long"], "run", model, "-p", "one two three", "-c", "2", "--local-ranks", ranks)
@@ -101,6 +112,9 @@ class Usage(Case):
         for command in (["run", "/no/model", "-p", "x"], ["inspect", "/no/model"], ["plan", "/no/model"]):
             self.fails(66, ["/no/model"], *command)
         self.fails(66, ["/no/prompt"], "run", shakespeare(), "-f", "/no/prompt")
+        self.fails(66, ["/no/text"], "perplexity", shakespeare(), "/no/text", "--local-ranks", "2")
+        self.fails(66, ["/no/model"], "perplexity", "/no/model", text())
+        self.fails(66, [SOURCE], "perplexity", shakespeare(), SOURCE)
         self.fails(66, ["/no/reference"], "verify", shakespeare(), "--reference", "/no/reference")
         self.fails(66, ["/no/model"], "run", "/no/model", "-p", "x", "--local-ranks", "3")
 
@@ -169,6 +183,50 @@ class Run(Case):
         greedy = self.succeeds("run", shakespeare(), "-p", "To be", "-n", "30", "--deterministic")[0]
         one = ["--temperature", "1", "--top-k", "1", "--deterministic"]
         self.assertEqual(self.succeeds("run", shakespeare(), "-p", "To be", "-n", "30", *one)[0], greedy)
+
+    def test_stop(self):
+        flags = ["run", shakespeare(), "-p", "ROMEO:", "-n", "60", "--deterministic"]
+        whole = self.succeeds(*flags)[0][:-1]
+        self.assertGreater(len(whole), 80)
+        for begin in range(20, 70, 7):
+            stop = whole[begin : begin + 5]
+            for ranks in "1", "2":
+                out, err = self.succeeds(*flags, "--stop", "never said", "--stop", stop, "--local-ranks", ranks)
+                self.assertEqual(out, whole[: whole.index(stop)] + "\n", stop)
+        self.assertLess(int(re.search(r"decode +(\d+) tokens", err)[1]), 59)
+        self.assertEqual(self.succeeds(*flags, "--stop", whole + "!")[0], whole + "\n")
+        self.fails(2, ["--stop"], *flags, "--stop", "", "--local-ranks", "2")
+        self.fails(2, ["--stop"], *flags, *["--stop", "a"] * 17)
+        model = self.copy()
+        os.remove(model.file("tokenizer.json"))
+        self.fails(2, ["--stop", "tokenizer.json"], "run", str(model), "--prompt-ids", "5", "--stop", "a")
+
+    def test_penalties(self):
+        flags = ["run", shakespeare(), "-p", "To be", "-n", "40", "--deterministic"]
+        plain = self.succeeds(*flags)[0]
+        for option in (["--repetition-penalty", "1.5"], ["--presence-penalty", "2"], ["--frequency-penalty", "2"]):
+            texts = {self.succeeds(*flags, *option, "--local-ranks", ranks)[0] for ranks in ("1", "3")}
+            self.assertEqual(len(texts), 1, option)
+            self.assertNotIn(plain, texts, option)
+        self.assertEqual(self.succeeds(*flags, "--repetition-penalty", "1", "--logit-bias", "5+0")[0], plain)
+
+    def test_the_end_token_is_not_printed(self):
+        flags = ["run", shakespeare(), "-p", "To be", "-n", "6", "--logit-bias", "0+100"]  # 0: <|endoftext|>
+        out, err = self.succeeds(*flags)
+        self.assertEqual(out, "\n")
+        self.assertRegex(err, r"decode +0 tokens")
+        out, err = self.succeeds(*flags, "--ignore-eos")
+        self.assertEqual(out, "\n")
+        self.assertRegex(err, r"decode +5 tokens")
+        ids = ["--prompt-ids", "5,6,7", "-n", "6"]
+        model = self.copy()
+        os.remove(model.file("tokenizer.json"))
+        free = list(map(int, self.succeeds("run", str(model), *ids, "--ignore-eos")[0].split()))
+        self.assertEqual(len(free), 6)
+        with open(model.file("generation_config.json"), "w") as f:
+            json.dump({"eos_token_id": [1023, free[3]]}, f)
+        found = list(map(int, self.succeeds("run", str(model), *ids, "--local-ranks", "2")[0].split()))
+        self.assertEqual(found, free[: free.index(free[3]) + 1])
 
     def test_stdout_that_cannot_be_written(self):
         with open("/dev/full", "w") as full:
@@ -280,6 +338,81 @@ class Verify(Case):
         ):
             path = self.reference(change)
             self.fails(65, [name, path], "verify", shakespeare(), "--reference", path, "--local-ranks", "2")
+
+
+class Perplexity(Case):
+    KEYS = "perplexity standard_error mean_nll tokens window windows stride seconds tokens_per_second".split()
+
+    def score(self, *arguments):
+        out, err = self.succeeds("perplexity", shakespeare(), text(), "--activations", "f32", "--json", *arguments)
+        self.assertEqual(out.count("\n"), 1, out)
+        figures = json.loads(out)
+        self.assertEqual(list(figures), self.KEYS)
+        return figures, err
+
+    def expected(self):
+        with open(os.path.join(shakespeare(), "expected.json")) as f:
+            return json.load(f)
+
+    def test_is_that_of_the_reference(self):
+        wanted = self.expected()
+        for ranks in "1", "2", "3":
+            figures, err = self.score("--local-ranks", ranks)
+            self.assertAlmostEqual(figures["perplexity"], wanted["perplexity"], delta=5e-5)
+            self.assertEqual(figures["tokens"], wanted["perplexity_tokens"])
+            self.assertAlmostEqual(figures["standard_error"], 1.07533, delta=1e-4)
+            self.assertIn("scoring 100 %", err)
+
+    def test_other_windows(self):
+        # The figures are a plain numpy forward's.
+        figures, _ = self.score("--window", "50", "--windows", "11", "--stride", "33")
+        self.assertAlmostEqual(figures["perplexity"], 18.066052, delta=2e-4)
+        self.assertAlmostEqual(figures["standard_error"], 1.690490, delta=2e-4)
+        self.assertEqual((figures["tokens"], figures["stride"]), (550, 33))
+        figures, _ = self.score("--window", "1000", "--windows", "2", "--stride", "17", "-b", "300")
+        self.assertAlmostEqual(figures["perplexity"], 17.736061, delta=2e-4)
+
+    def test_how_windows_share_steps_changes_nothing(self):
+        flags = ["--windows", "5", "--deterministic"]
+        wanted = self.score(*flags)[0]["perplexity"]
+        for more in (["-b", "7"], ["--max-num-seqs", "1"], ["-b", "4096"], ["--local-ranks", "2"], ["-c", "1024"]):
+            self.assertEqual(self.score(*flags, *more)[0]["perplexity"], wanted, more)
+
+    def test_text_for_people(self):
+        out, err = self.succeeds("perplexity", shakespeare(), text(), "--windows", "3")
+        self.assertRegex(out, r"^perplexity +\d+\.\d{4} \+/- \d+\.\d{4}\nscored +384 tokens.*\nspeed .*\n$")
+        self.assertIn("loaded", err)
+        out, _ = self.succeeds("perplexity", shakespeare(), text(), "--window", "1", "--windows", "1")
+        self.assertRegex(out, r"^perplexity +\d+\.\d{4}\n")
+
+    def test_texts_that_do_not_do(self):
+        for ranks in "1", "2":
+            flags = ["perplexity", shakespeare(), text(), "--local-ranks", ranks]
+            self.fails(2, ["4617 tokens", "--windows", "at most 36"], *flags, "--windows", "37")
+            self.fails(2, ["--window", "1024"], *flags, "--window", "1025")
+            self.fails(2, ["--window", "64"], *flags, "-c", "64")
+        short = os.path.join(self.scratch.name, "short")
+        for content in b"", b"O Romeo":
+            with open(short, "wb") as f:
+                f.write(content)
+            self.fails(2, [short, "tokens"], "perplexity", shakespeare(), short)
+        model = self.copy()
+        os.remove(model.file("tokenizer.json"))
+        self.fails(2, ["tokenizer.json"], "perplexity", str(model), text())
+
+    def test_the_last_window_ends_with_the_text(self):
+        figures, _ = self.score("--window", "1", "--windows", "4616")
+        self.assertEqual(figures["tokens"], 4616)
+        self.fails(2, ["4617 tokens"], "perplexity", shakespeare(), text(), "--window", "1", "--windows", "4617")
+
+    def test_logits_that_are_no_numbers(self):
+        def broken(tensors):
+            dtype, shape, data = tensors["lm_head.weight"]
+            tensors["lm_head.weight"] = (dtype, shape, b"\xc0\x7f" + data[2:])
+
+        model = self.copy().tensors(broken)
+        for ranks in "1", "2":
+            self.fails(65, ["logits"], "perplexity", str(model), text(), "--local-ranks", ranks)
 
 
 class Inspect(Case):
@@ -414,6 +547,13 @@ class Mpi(Case):
         self.assertEqual(code, 1, err)
         self.assertFalse(json.loads(out)["pass"])
 
+    def test_perplexity(self):
+        flags = ["perplexity", shakespeare(), text(), "--json", "--activations", "f32"]
+        code, out, err = self.mpirun((2, flags))
+        self.assertEqual(code, 0, err)
+        self.assertAlmostEqual(json.loads(out)["perplexity"], 23.8354031556193, delta=5e-5)
+        self.mpi_fails(2, ["4617 tokens"], (2, [*flags, "--windows", "99"]))
+
     def test_text_of_rank_0_only(self):
         for arguments in (["--help"], ["version"], ["inspect", shakespeare()], ["plan", shakespeare(), "--ranks", "5"]):
             alone = self.succeeds(*arguments)[0]
@@ -489,7 +629,7 @@ class MpiLayouts(Layouts):
         return ["mpirun", "-n", str(ranks), CONCLAVE], []
 
 
-PARTS = {c.__name__.lower(): c for c in (Usage, Run, Verify, Inspect, Files, Mpi, Layouts, MpiLayouts)}
+PARTS = {c.__name__.lower(): c for c in (Usage, Run, Verify, Perplexity, Inspect, Files, Mpi, Layouts, MpiLayouts)}
 
 
 def main():
