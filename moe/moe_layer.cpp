@@ -1,5 +1,6 @@
 #include "moe/moe_layer.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "moe/dispatch.h"
@@ -25,15 +26,20 @@ void combine(StepContext& context, int64_t tokens, int64_t top_k, const float* w
 
 }  // namespace
 
-MoeLayer::MoeLayer(sharding::WeightBuilder& builder, const RouterSpec& router,
-                   const std::string& gate, const sharding::ExpertSource& source)
+MoeLayer::MoeLayer(sharding::WeightBuilder& b, const RouterSpec& router,
+                   const std::vector<std::string>& gates, const sharding::ExpertSource& source,
+                   const std::optional<SharedExpertSource>& shared)
     : spec_(router),
-      router_(builder.replicated(gate, source.experts, source.hidden)),
-      experts_(builder.experts(source, std::make_shared<KernelMoeMethod>())),
-      grid_(builder.grid()),
+      router_(b.replicated(gates, source.experts, source.hidden)),
+      experts_(b.experts(source, std::make_shared<KernelMoeMethod>())),
+      grid_(b.grid()),
       hidden_(source.hidden),
       width_(source.width),
-      deterministic_(builder.deterministic()) {}
+      deterministic_(b.deterministic()) {
+    if (shared)
+        shared_.emplace(Shared{GatedMlp(b, shared->prefix, hidden_, shared->width),
+                               b.replicated({shared->gate}, 1, hidden_)});
+}
 
 void MoeLayer::apply(StepContext& context, const float* x, int64_t tokens, float* out) const {
     const Workspace::Scope scope(context.workspace);
@@ -49,6 +55,25 @@ void MoeLayer::apply(StepContext& context, const float* x, int64_t tokens, float
         experts_deterministic(context, input, chosen, weights, out);
     else
         experts_fast(context, input, chosen, weights, out);
+    if (shared_) add_shared(context, input, out);
+    if (!deterministic_) context.comm.all_reduce_sum(out, static_cast<size_t>(tokens * hidden_));
+}
+
+/// Fast mode adds this rank's part, before the one sum over ranks; deterministic mode the whole.
+void MoeLayer::add_shared(StepContext& context, quant::PreparedInput& x, float* out) const {
+    const Workspace::Scope scope(context.workspace);
+    const int64_t tokens = x.rows();
+    float* gate = context.workspace.allocate<float>(tokens);
+    shared_->gate.apply(context, x, std::span<float* const>(&gate, 1));
+    float* y = context.workspace.allocate<float>(tokens * hidden_);
+    if (deterministic_)
+        shared_->mlp.apply(context, x.f32(), tokens, y);
+    else
+        shared_->mlp.apply_partial(context, x.f32(), tokens, y);
+    for (int64_t t = 0; t < tokens; ++t) {
+        const float weight = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(gate[t]))));
+        context.ops.axpy(weight, y + t * hidden_, hidden_, out + t * hidden_);
+    }
 }
 
 void MoeLayer::experts_fast(StepContext& context, quant::PreparedInput& x,
@@ -72,7 +97,6 @@ void MoeLayer::experts_fast(StepContext& context, quant::PreparedInput& x,
             return slot < 0 ? nullptr : y + slot * hidden_;
         });
     }
-    context.comm.all_reduce_sum(out, static_cast<size_t>(x.rows() * hidden_));
 }
 
 // Nothing is cut along K: the intermediate is gathered among the ranks that share an expert, each

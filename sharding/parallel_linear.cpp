@@ -17,14 +17,28 @@ void ParallelLinear::apply(StepContext& context, quant::PreparedInput& x,
                 context.ops.add(bias_[p].data(), stride[p], out[p] + r * stride[p]);
 }
 
+void RowParallelLinear::apply_partial(StepContext& context, const float* x, int64_t rows,
+                                      float* out) const {
+    CONCLAVE_CHECK(!deterministic_);
+    const int64_t k = (*input_)[context.comm.rank()].size();
+    if (k == 0) {
+        std::memset(out, 0, static_cast<size_t>(rows * n_) * sizeof(float));
+        return;
+    }
+    const Workspace::Scope scope(context.workspace);
+    quant::PreparedInput input(x, k, rows, k, context.ops, context.executor, context.workspace);
+    method_->apply(*weights_, context.bases, input,
+                   {std::span<float* const>(&out, 1), std::span<const int64_t>(&n_, 1)},
+                   context.executor);
+}
+
 void RowParallelLinear::apply(StepContext& context, const float* x, int64_t rows,
                               float* out) const {
-    const Workspace::Scope scope(context.workspace);
-    const int rank = context.comm.rank();
     if (deterministic_) {
+        const Workspace::Scope scope(context.workspace);
         float* whole = context.workspace.allocate<float>(rows * k_);
         gather_columns(context.comm, context, x, rows, *input_, k_, whole);
-        const int64_t n = (*output_)[rank].size();
+        const int64_t n = (*output_)[context.comm.rank()].size();
         float* local = context.workspace.allocate<float>(rows * n);
         quant::PreparedInput input(whole, k_, rows, k_, context.ops, context.executor,
                                    context.workspace);
@@ -33,16 +47,7 @@ void RowParallelLinear::apply(StepContext& context, const float* x, int64_t rows
                        context.executor);
         gather_columns(context.comm, context, local, rows, *output_, n_, out);
     } else {
-        const int64_t k = (*input_)[rank].size();
-        if (k == 0) {
-            std::memset(out, 0, static_cast<size_t>(rows * n_) * sizeof(float));
-        } else {
-            quant::PreparedInput input(x, k, rows, k, context.ops, context.executor,
-                                       context.workspace);
-            method_->apply(*weights_, context.bases, input,
-                           {std::span<float* const>(&out, 1), std::span<const int64_t>(&n_, 1)},
-                           context.executor);
-        }
+        apply_partial(context, x, rows, out);
         context.comm.all_reduce_sum(out, static_cast<size_t>(rows * n_));
     }
     if (!bias_.empty())

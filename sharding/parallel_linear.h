@@ -36,6 +36,9 @@ class RowParallelLinear {
   public:
     /// `x` [rows, own share of K], dense; `out` [rows, n] whole on every rank. Collective.
     void apply(StepContext& context, const float* x, int64_t rows, float* out) const;
+    /// Fast mode: this rank's part of the sum, without bias, for callers that sum several things
+    /// in one reduction. Not collective.
+    void apply_partial(StepContext& context, const float* x, int64_t rows, float* out) const;
 
   private:
     friend class WeightBuilder;

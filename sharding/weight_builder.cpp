@@ -159,8 +159,8 @@ ParallelLinear WeightBuilder::column_parallel(const std::string& stem, int64_t n
 
 ParallelLinear WeightBuilder::merged_column_parallel(const std::string& prefix,
                                                      const std::vector<std::string>& names,
-                                                     const std::string& fused, int64_t n,
-                                                     int64_t k) {
+                                                     const std::string& fused, int64_t n, int64_t k,
+                                                     bool bias) {
     std::vector<PartRequest> parts;
     const int64_t total = n * static_cast<int64_t>(names.size());
     for (size_t i = 0; i < names.size(); ++i)
@@ -172,6 +172,7 @@ ParallelLinear WeightBuilder::merged_column_parallel(const std::string& prefix,
              plan_.whole(k)});
     ParallelLinear l;
     make(prefix, parts, true, l.weights_, l.method_);
+    if (bias) add_biases(l, prefix, parts, fused);
     return l;
 }
 
@@ -187,25 +188,29 @@ ParallelLinear WeightBuilder::qkv_parallel(const std::string& prefix, int64_t he
                            plan_.whole(k),
                            n == kv_n};
     };
+    const std::vector<PartRequest> parts = {part("q_proj", q_n, 0, q_cut),
+                                            part("k_proj", kv_n, q_n, kv_cut),
+                                            part("v_proj", kv_n, q_n + kv_n, kv_cut)};
     ParallelLinear l;
-    make(prefix,
-         {part("q_proj", q_n, 0, q_cut), part("k_proj", kv_n, q_n, kv_cut),
-          part("v_proj", kv_n, q_n + kv_n, kv_cut)},
-         true, l.weights_, l.method_);
-    if (!bias) return l;
+    make(prefix, parts, true, l.weights_, l.method_);
+    if (bias) add_biases(l, prefix, parts, "qkv_proj");
+    return l;
+}
+
+void WeightBuilder::add_biases(ParallelLinear& l, const std::string& prefix,
+                               const std::vector<PartRequest>& parts, const std::string& fused) {
     l.weights_->descriptor.bias = true;
-    const char* names[] = {"q_proj", "k_proj", "v_proj"};
-    int64_t offset = 0;
-    for (int p = 0; p < 3; ++p) {
-        const int64_t n = p == 0 ? q_n : kv_n;
-        const Interval own = (*(p == 0 ? q_cut : kv_cut))[context_.rank];
+    int64_t total = 0, offset = 0;
+    for (const PartRequest& p : parts) total += p.stored.front().n;
+    for (const PartRequest& p : parts) {
+        const int64_t n = p.stored.front().n;
+        const Interval own = (*p.rows)[context_.rank];
         l.bias_.emplace_back(own.size());
-        vector_into(
-            {{prefix + "." + names[p] + ".bias", n, 0}, {prefix + ".qkv_proj.bias", total, offset}},
-            own, l.bias_.back().data());
+        vector_into({{prefix + "." + p.name + ".bias", n, 0},
+                     {prefix + "." + fused + ".bias", total, offset}},
+                    own, l.bias_.back().data());
         offset += n;
     }
-    return l;
 }
 
 RowParallelLinear WeightBuilder::row_parallel(const std::string& stem, int64_t n, int64_t k,
@@ -228,12 +233,15 @@ RowParallelLinear WeightBuilder::row_parallel(const std::string& stem, int64_t n
     return l;
 }
 
-ParallelLinear WeightBuilder::replicated(const std::string& stem, int64_t n, int64_t k) {
+ParallelLinear WeightBuilder::replicated(const std::vector<std::string>& stems, int64_t n,
+                                         int64_t k) {
     ParallelLinear l;
-    const size_t dot = stem.rfind('.');
-    make(stem.substr(0, dot),
-         {{stem.substr(dot + 1), {source(stem, n, k)}, plan_.whole(n), plan_.whole(k), true}},
-         false, l.weights_, l.method_);
+    std::vector<quant::MatrixSource> stored;
+    for (const std::string& stem : stems) stored.push_back(source(stem, n, k));
+    const size_t dot = stems[0].rfind('.');
+    make(stems[0].substr(0, dot),
+         {{stems[0].substr(dot + 1), stored, plan_.whole(n), plan_.whole(k), true}}, false,
+         l.weights_, l.method_);
     return l;
 }
 
@@ -255,7 +263,7 @@ VocabParallelEmbedding WeightBuilder::vocab_parallel_embedding(const std::string
 
 ExpertShards WeightBuilder::experts(const ExpertSource& s,
                                     std::shared_ptr<const quant::FusedMoeMethod> generic) {
-    const std::string fused13 = s.prefix + ".gate_up_proj", fused2 = s.prefix + ".down_proj";
+    const std::string fused13 = s.fused + ".gate_up_proj", fused2 = s.fused + ".down_proj";
     ExpertShards out;
     out.weights = std::make_unique<quant::FusedMoeWeights>();
     out.experts = (*plan_.experts(s.experts))[context_.rank];

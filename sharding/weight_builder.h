@@ -50,7 +50,8 @@ struct IgnoredTensors {
 
 /// The experts of one layer, as a model's tensors name them.
 struct ExpertSource {
-    std::string prefix;  ///< "model.layers.0.mlp.experts"
+    std::string prefix;  ///< "model.layers.0.mlp.experts": prefix.E.gate
+    std::string fused;   ///< where stored as 3-D tensors: fused.gate_up_proj, fused.down_proj
     std::string gate = "gate_proj", up = "up_proj", down = "down_proj";
     int64_t experts = 0, width = 0, hidden = 0;
 };
@@ -73,15 +74,17 @@ class WeightBuilder {
     [[nodiscard]] ParallelLinear merged_column_parallel(const std::string& prefix,
                                                         const std::vector<std::string>& names,
                                                         const std::string& fused, int64_t n,
-                                                        int64_t k);
+                                                        int64_t k, bool bias);
     /// prefix.{q,k,v}_proj or prefix.qkv_proj, by heads of `d`.
     [[nodiscard]] ParallelLinear qkv_parallel(const std::string& prefix, int64_t heads,
                                               int64_t kv_heads, int64_t d, int64_t k, bool bias);
     /// stem [n, k], its input cut by `input`.
     [[nodiscard]] RowParallelLinear row_parallel(const std::string& stem, int64_t n, int64_t k,
                                                  Cut input, bool bias);
-    /// Whole on every rank; inputs stay f32 whatever --activations says (routers).
-    [[nodiscard]] ParallelLinear replicated(const std::string& stem, int64_t n, int64_t k);
+    /// The first of `stems` that is there, whole on every rank; inputs stay f32 whatever
+    /// --activations says (routers).
+    [[nodiscard]] ParallelLinear replicated(const std::vector<std::string>& stems, int64_t n,
+                                            int64_t k);
     [[nodiscard]] VocabParallelEmbedding vocab_parallel_embedding(const std::string& stem,
                                                                   int64_t vocab, int64_t width);
     /// w13 and w2 of this rank's experts; `generic` serves where the format has no own method.
@@ -128,6 +131,9 @@ class WeightBuilder {
         std::string tensor;
         int64_t length = 0, offset = 0;
     };
+    /// Biases of a column-parallel linear whose parts, of these sizes and cuts, may be fused.
+    void add_biases(ParallelLinear& linear, const std::string& prefix,
+                    const std::vector<PartRequest>& parts, const std::string& fused);
     void vector_into(const std::vector<VectorSource>& alternatives, Interval elements, float* out);
 
     BuildContext context_;

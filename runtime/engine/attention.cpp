@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "sharding/collectives.h"
+
 namespace conclave::engine {
 
 using sharding::StepContext;
@@ -14,13 +16,16 @@ GroupedQueryAttention::GroupedQueryAttention(sharding::WeightBuilder& b, const s
       qkv_(b.qkv_parallel(prefix, shape.heads, shape.kv_heads, shape.head_dim, shape.hidden,
                           shape.qkv_bias)),
       o_(b.row_parallel(prefix + ".o_proj", shape.hidden, shape.heads * shape.head_dim,
-                        b.plan().query_heads(shape.heads, shape.head_dim), shape.output_bias)) {
-    if (shape.qk_norm) {
-        q_norm_ = b.vector(prefix + ".q_norm.weight", shape.head_dim);
-        k_norm_ = b.vector(prefix + ".k_norm.weight", shape.head_dim);
+                        b.plan().query_heads(shape.heads, shape.head_dim), shape.output_bias)),
+      q_cut_(b.plan().query_heads(shape.heads, shape.head_dim)),
+      k_cut_(b.plan().kv_heads(shape.heads, shape.kv_heads, shape.head_dim)) {
+    const bool whole = shape.qk_norm == QkNorm::kFullWidth;
+    if (shape.qk_norm != QkNorm::kNone) {
+        q_norm_ = b.vector(prefix + ".q_norm.weight", shape.head_dim * (whole ? shape.heads : 1));
+        k_norm_ =
+            b.vector(prefix + ".k_norm.weight", shape.head_dim * (whole ? shape.kv_heads : 1));
     }
-    const Interval q = (*b.plan().query_heads(shape.heads, shape.head_dim))[b.rank()];
-    const Interval k = (*b.plan().kv_heads(shape.heads, shape.kv_heads, shape.head_dim))[b.rank()];
+    const Interval q = (*q_cut_)[b.rank()], k = (*k_cut_)[b.rank()];
     heads_ = {q.begin / shape.head_dim, q.end / shape.head_dim};
     kv_heads_ = {k.begin / shape.head_dim, k.end / shape.head_dim};
 }
@@ -49,10 +54,41 @@ void GroupedQueryAttention::apply(StepContext& context, const StepBatch& batch,
                                    context.executor, context.workspace);
         float* const parts[] = {q, k, v};
         qkv_.apply(context, input, parts);
+    }
+    if (shape_.qk_norm == QkNorm::kFullWidth) {
+        normalize_whole(context, rows, q_cut_, q_norm_, q);
+        normalize_whole(context, rows, k_cut_, k_norm_, k);
+    }
+    if (q_width > 0) {
+        if (shape_.clip > 0) {
+            const auto clip = [&](float* values, int64_t n) {
+                for (int64_t i = 0; i < n; ++i)
+                    values[i] = std::clamp(values[i], -shape_.clip, shape_.clip);
+            };
+            clip(q, rows * q_width);
+            clip(k, rows * kv_width);
+            clip(v, rows * kv_width);
+        }
         rotate_and_store(context, batch, rope, cache, layer, q, k, v);
         attend(context, batch, cache, layer, q, heads);
     }
     o_.apply(context, heads, rows, out);
+}
+
+/// The mean of squares spans heads of all ranks: every rank gathers them, takes the norm of whole
+/// rows and keeps its own. A KV head on two ranks counts once. Collective.
+void GroupedQueryAttention::normalize_whole(StepContext& context, int64_t rows,
+                                            const sharding::Cut& cut,
+                                            const std::vector<float>& norm, float* own) const {
+    const Workspace::Scope scope(context.workspace);
+    const int64_t width = static_cast<int64_t>(norm.size());
+    const Interval mine = (*cut)[context.comm.rank()];
+    float* whole = context.workspace.allocate<float>(rows * width);
+    sharding::gather_columns(context.comm, context, own, rows, *cut, width, whole);
+    for (int64_t r = 0; r < rows; ++r) {
+        context.ops.rms_norm(whole + r * width, norm.data(), shape_.eps, width, whole + r * width);
+        std::copy_n(whole + r * width + mine.begin, mine.size(), own + r * mine.size());
+    }
 }
 
 void GroupedQueryAttention::rotate_and_store(StepContext& context, const StepBatch& batch,
@@ -61,7 +97,8 @@ void GroupedQueryAttention::rotate_and_store(StepContext& context, const StepBat
     const int64_t d = shape_.head_dim, q_heads = heads_.size(), kv_heads = kv_heads_.size();
     const quant::CodeType dtype = cache.spec(layer).dtype;
     const auto turn = [&](float* head, const std::vector<float>& norm, int64_t row) {
-        if (shape_.qk_norm) context.ops.rms_norm(head, norm.data(), shape_.eps, d, head);
+        if (shape_.qk_norm == QkNorm::kPerHead)
+            context.ops.rms_norm(head, norm.data(), shape_.eps, d, head);
         context.ops.rope_half(head, rope.cos + row * rope.half, rope.sin + row * rope.half,
                               rope.half);
     };

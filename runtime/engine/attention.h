@@ -9,12 +9,19 @@
 
 namespace conclave::engine {
 
+enum class QkNorm {
+    kNone,
+    kPerHead,    ///< RMS norm of each head's q and k (Qwen3): weights [head_dim]
+    kFullWidth,  ///< one RMS norm over all heads (OLMoE): weights [heads * head_dim]
+};
+
 struct AttentionShape {
     int64_t hidden = 0, heads = 0, kv_heads = 0, head_dim = 0;
     int64_t window = 0;  ///< 0: all keys
     bool qkv_bias = false, output_bias = false;
-    bool qk_norm = false;  ///< RMS norm of each head's q and k before rotation
+    QkNorm qk_norm = QkNorm::kNone;  ///< before rotation
     float eps = 0;
+    float clip = 0;  ///< q, k and v are limited to +-clip; 0: they are not
 };
 
 /// cos and sin of the batch's positions, [rows, half] each; made once per step.
@@ -37,6 +44,8 @@ class GroupedQueryAttention {
                KvCache& cache, int64_t layer, const float* x, float* out) const;
 
   private:
+    void normalize_whole(sharding::StepContext& context, int64_t rows, const sharding::Cut& cut,
+                         const std::vector<float>& norm, float* own) const;
     void rotate_and_store(sharding::StepContext& context, const StepBatch& batch,
                           const RopeRows& rope, KvCache& cache, int64_t layer, float* q, float* k,
                           const float* v) const;
@@ -47,7 +56,8 @@ class GroupedQueryAttention {
     sharding::ParallelLinear qkv_;
     sharding::RowParallelLinear o_;
     std::vector<float> q_norm_, k_norm_;
-    Interval heads_, kv_heads_;  ///< of this rank
+    sharding::Cut q_cut_, k_cut_;  ///< elements of q and k on each rank
+    Interval heads_, kv_heads_;    ///< of this rank
 };
 
 }  // namespace conclave::engine

@@ -24,30 +24,6 @@ void RmsNorm::apply(StepContext& context, const float* x, int64_t rows, float* o
         context.executor.parallel_for(rows, row);
 }
 
-GatedMlp::GatedMlp(WeightBuilder& b, const std::string& prefix, int64_t hidden, int64_t width)
-    : hidden_(hidden),
-      gate_up_(b.merged_column_parallel(prefix, {"gate_proj", "up_proj"}, "gate_up_proj", width,
-                                        hidden)),
-      down_(b.row_parallel(prefix + ".down_proj", hidden, width,
-                           b.plan().over_ranks(width, sharding::kColumnGranule), false)) {}
-
-void GatedMlp::apply(StepContext& context, const float* x, int64_t tokens, float* out) const {
-    const Workspace::Scope scope(context.workspace);
-    const int64_t width = gate_up_.local_n(0);
-    float* gate = context.workspace.allocate<float>(tokens * width);
-    float* up = context.workspace.allocate<float>(tokens * width);
-    if (width > 0) {
-        quant::PreparedInput input(x, hidden_, tokens, hidden_, context.ops, context.executor,
-                                   context.workspace);
-        float* const parts[] = {gate, up};
-        gate_up_.apply(context, input, parts);
-        context.executor.parallel_for(tokens, [&](int64_t t) {
-            context.ops.silu_mul(gate + t * width, up + t * width, width, gate + t * width);
-        });
-    }
-    down_.apply(context, gate, tokens, out);
-}
-
 DecoderModel::DecoderModel(const ModelShape& shape, sharding::VocabParallelEmbedding embedding,
                            std::vector<DecoderBlock> blocks, RmsNorm norm,
                            sharding::ParallelLinear head, sharding::Cut vocab_cut)
@@ -104,6 +80,44 @@ void DecoderModel::forward(StepContext& context, const StepBatch& batch, KvCache
     quant::PreparedInput input(normed, hidden_, wanted, hidden_, context.ops, context.executor,
                                context.workspace);
     head_.apply(context, input, std::span<float* const>(&logits, 1));
+}
+
+AttentionShape attention_shape(const ModelShape& s, int64_t layer) {
+    AttentionShape a;
+    a.hidden = s.hidden_size;
+    a.heads = s.heads;
+    a.kv_heads = s.kv_heads;
+    a.head_dim = s.head_dim;
+    a.window = s.window[layer];
+    a.qkv_bias = a.output_bias = s.attention_bias;
+    a.eps = s.rms_norm_eps;
+    return a;
+}
+
+DecoderBlock decoder_block(WeightBuilder& b, const std::string& prefix, const ModelShape& s,
+                           const AttentionShape& attention) {
+    return {RmsNorm(b, prefix + ".input_layernorm", s.hidden_size, s.rms_norm_eps),
+            GroupedQueryAttention(b, prefix + ".self_attn", attention),
+            RmsNorm(b, prefix + ".post_attention_layernorm", s.hidden_size, s.rms_norm_eps),
+            {},
+            {}};
+}
+
+std::unique_ptr<Model> dense_decoder(const ModelShape& s, WeightBuilder& b,
+                                     AttentionShape (*attention)(const ModelShape&, int64_t)) {
+    std::vector<DecoderBlock> blocks;
+    for (int64_t i = 0; i < s.layers; ++i) {
+        const std::string layer = fmt::format("model.layers.{}", i);
+        blocks.push_back(decoder_block(b, layer, s, attention(s, i)));
+        blocks.back().mlp.emplace(b, layer + ".mlp", s.hidden_size, s.intermediate_size,
+                                  s.mlp_bias);
+    }
+    return standard_decoder(s, b, std::move(blocks));
+}
+
+std::vector<std::string> standard_ignorable() {
+    // A tied head is stored again by some writers; where it is not tied, it is read.
+    return {"*.rotary_emb.inv_freq", "lm_head.weight"};
 }
 
 std::unique_ptr<Model> standard_decoder(const ModelShape& s, WeightBuilder& b,

@@ -23,27 +23,12 @@ class RmsNorm {
     float eps_;
 };
 
-/// down(silu(gate x) * up x), its width cut over all ranks.
-class GatedMlp {
-  public:
-    /// prefix.{gate,up,down}_proj.
-    GatedMlp(sharding::WeightBuilder& builder, const std::string& prefix, int64_t hidden,
-             int64_t width);
-    /// x, out [tokens, hidden], whole and equal on all ranks. Collective.
-    void apply(sharding::StepContext& context, const float* x, int64_t tokens, float* out) const;
-
-  private:
-    int64_t hidden_;
-    sharding::ParallelLinear gate_up_;
-    sharding::RowParallelLinear down_;
-};
-
 struct DecoderBlock {
     RmsNorm attention_norm;
     GroupedQueryAttention attention;
     RmsNorm mlp_norm;
     std::optional<moe::MoeLayer> moe;  ///< exactly one of moe and mlp
-    std::optional<GatedMlp> mlp;
+    std::optional<moe::GatedMlp> mlp;
 };
 
 class DecoderModel final : public Model {
@@ -66,6 +51,21 @@ class DecoderModel final : public Model {
     sharding::ParallelLinear head_;
     sharding::Cut vocab_cut_;
 };
+
+/// Attention of a layer by the shape's common fields; models change what differs.
+AttentionShape attention_shape(const ModelShape& shape, int64_t layer);
+
+/// prefix.input_layernorm, prefix.self_attn, prefix.post_attention_layernorm; the caller adds the
+/// feed-forward layer.
+DecoderBlock decoder_block(sharding::WeightBuilder& builder, const std::string& prefix,
+                           const ModelShape& shape, const AttentionShape& attention);
+
+/// model.layers.N as blocks with a dense feed-forward layer, its attention by `attention`.
+std::unique_ptr<Model> dense_decoder(const ModelShape& shape, sharding::WeightBuilder& builder,
+                                     AttentionShape (*attention)(const ModelShape&, int64_t layer));
+
+/// Tensors that any decoder's checkpoint may have and that are not read.
+std::vector<std::string> standard_ignorable();
 
 /// model.embed_tokens, model.norm and lm_head (or the embedding, where tied) around `blocks`.
 std::unique_ptr<Model> standard_decoder(const ModelShape& shape, sharding::WeightBuilder& builder,

@@ -11,6 +11,7 @@ namespace {
 // Far beyond any model, small enough that products of three fit 64 bits.
 constexpr int64_t kMaxWidth = int64_t{1} << 20;
 constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxExperts = 4096;
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
 constexpr int64_t kMaxPositions = int64_t{1} << 30;
 
@@ -34,7 +35,7 @@ ModelName model_name(const Json& config, const std::string& file) {
     return name;
 }
 
-ModelShape decoder_shape(const Json& c, const std::string& file) {
+ModelShape decoder_shape(const Json& c, const std::string& file, const FamilyDefaults& defaults) {
     ModelShape s;
     const ModelName name = model_name(c, file);
     s.architecture = name.architecture;
@@ -60,14 +61,51 @@ ModelShape decoder_shape(const Json& c, const std::string& file) {
     s.attention_bias = get_bool_or(c, "attention_bias", false, file);
     s.tie_word_embeddings = get_bool_or(c, "tie_word_embeddings", false, file);
     s.moe_layer.assign(static_cast<size_t>(s.layers), false);
+    s.window.assign(static_cast<size_t>(s.layers), 0);
     const std::string act = get_string_or(c, "hidden_act", "silu", file);
     if (act != "silu")
         throw Error(ErrorCode::kUnsupported, "hidden_act is not served")
             .file(file)
             .expected("silu")
             .found(act.substr(0, 64));
-    s.rope = parse_rope(c, file, s.head_dim, s.max_position_embeddings);
+    s.rope = parse_rope(c, file, s.head_dim, s.max_position_embeddings, defaults.rope_theta);
     return s;
+}
+
+ModelShape dense_shape(const Json& c, const std::string& file) {
+    ModelShape s = decoder_shape(c, file);
+    s.intermediate_size = get_int(c, "intermediate_size", 1, kMaxWidth, file);
+    return s;
+}
+
+void set_windows(ModelShape& s, const Json& c, const std::string& file,
+                 bool (*slides)(int64_t, int64_t)) {
+    if (!get_bool_or(c, "use_sliding_window", false, file)) return;
+    const int64_t window = get_int_or(c, "sliding_window", 0, 0, kMaxPositions, file);
+    const int64_t from = get_int_or(c, "max_window_layers", 0, 0, kMaxLayers, file);
+    const Json* types = find_json(c, "layer_types", file);
+    if (types && (!types->is_array() || static_cast<int64_t>(types->size()) != s.layers))
+        throw Error(ErrorCode::kBadContent, "config key 'layer_types' is wrong")
+            .file(file)
+            .expected("a list of " + std::to_string(s.layers) + " names")
+            .found(describe_json(*types));
+    for (int64_t i = 0; i < s.layers; ++i)
+        if (types ? (*types)[i] == "sliding_attention" : slides(i, from)) s.window[i] = window;
+}
+
+void set_qwen_experts(ModelShape& s, const Json& c, const std::string& file) {
+    const char* experts = find_json(c, "num_experts", file) ? "num_experts" : "num_local_experts";
+    s.experts = get_int(c, experts, 1, kMaxExperts, file);
+    s.experts_per_token = get_int(c, "num_experts_per_tok", 1, s.experts, file);
+    s.expert_width = get_int(c, "moe_intermediate_size", 1, kMaxWidth, file);
+    s.norm_topk_prob = get_bool_or(c, "norm_topk_prob", false, file);
+    const int64_t step = get_int_or(c, "decoder_sparse_step", 1, 1, s.layers, file);
+    for (int64_t i = 0; i < s.layers; ++i) s.moe_layer[i] = (i + 1) % step == 0;
+    if (find_json(c, "mlp_only_layers", file))
+        for (const Json& layer : get_array(c, "mlp_only_layers", file))
+            s.moe_layer[as_int(layer, "mlp_only_layers", 0, s.layers - 1, file)] = false;
+    if (s.moe_layers() < s.layers)
+        s.intermediate_size = get_int(c, "intermediate_size", 1, kMaxWidth, file);
 }
 
 std::vector<int32_t> eos_tokens(const Json& config, const std::string& config_file,

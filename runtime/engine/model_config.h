@@ -17,13 +17,16 @@ struct ModelShape {
     int64_t heads = 0, kv_heads = 0, head_dim = 0;
     int64_t intermediate_size = 0;  ///< of dense layers
     int64_t max_position_embeddings = 0;
-    int64_t sliding_window = 0;  ///< keys a query sees, its own included; 0: all
     float rms_norm_eps = 0;
     bool attention_bias = false;
     bool tie_word_embeddings = false;
     int64_t experts = 0, experts_per_token = 0, expert_width = 0;
+    int64_t shared_expert_width = 0;
     bool norm_topk_prob = false;
+    bool mlp_bias = false;
+    float clip_qkv = 0;           ///< 0: none
     std::vector<bool> moe_layer;  ///< per layer
+    std::vector<int64_t> window;  ///< per layer: keys a query sees, its own included; 0: all
     RopeSpec rope;
 
     int64_t moe_layers() const;
@@ -35,9 +38,25 @@ struct ModelName {
 };
 ModelName model_name(const Json& config, const std::string& file);
 
+/// What a family assumes where its config is silent.
+struct FamilyDefaults {
+    double rope_theta = 10000;
+};
+
 /// Everything but experts, biases and windows. Throws kBadContent naming file and key, kUnsupported
 /// for an activation or rope that is not served.
-ModelShape decoder_shape(const Json& config, const std::string& file);
+ModelShape decoder_shape(const Json& config, const std::string& file,
+                         const FamilyDefaults& defaults = {});
+/// The same with intermediate_size, for models without experts.
+ModelShape dense_shape(const Json& config, const std::string& file);
+
+/// Windows of sliding_window keys where use_sliding_window is true: on the layers that layer_types
+/// calls sliding_attention, or without it on those that `slides` says.
+void set_windows(ModelShape& shape, const Json& config, const std::string& file,
+                 bool (*slides)(int64_t layer, int64_t max_window_layers));
+
+/// Experts of the Qwen families: counts, widths, and which layers are dense.
+void set_qwen_experts(ModelShape& shape, const Json& config, const std::string& file);
 
 /// eos_token_id (a number or a list) of generation_config.json if that has one, else of
 /// config.json.

@@ -83,7 +83,7 @@ void RopeSpec::row(int64_t position, float* cos, float* sin) const {
 }
 
 RopeSpec parse_rope(const Json& config, const std::string& file, int64_t head_dim,
-                    int64_t max_position_embeddings) {
+                    int64_t max_position_embeddings, double default_theta) {
     static const Json kNone = Json::object();
     const Json* own = find_json(config, "rope_parameters", file);
     if (!own) own = find_json(config, "rope_scaling", file);
@@ -94,8 +94,9 @@ RopeSpec parse_rope(const Json& config, const std::string& file, int64_t head_di
             .found(describe_json(*own));
     const Parameters p{*own, file};
     const Parameters top{config, file};
-    const double base = find_json(*own, "rope_theta", file) ? p.positive("rope_theta", 0)
-                                                            : top.positive("rope_theta", 10000);
+    const double base = find_json(*own, "rope_theta", file)
+                            ? p.positive("rope_theta", 0)
+                            : top.positive("rope_theta", default_theta);
     const double partial =
         p.positive("partial_rotary_factor", top.positive("partial_rotary_factor", 1));
     if (partial > 1)

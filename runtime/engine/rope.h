@@ -20,6 +20,6 @@ struct RopeSpec {
 /// From rope_parameters (transformers 5), or rope_theta and rope_scaling (transformers 4). Types
 /// default, linear, llama3, yarn; any other is kUnsupported by name.
 RopeSpec parse_rope(const Json& config, const std::string& file, int64_t head_dim,
-                    int64_t max_position_embeddings);
+                    int64_t max_position_embeddings, double default_theta = 10000);
 
 }  // namespace conclave::engine

@@ -26,16 +26,16 @@ TEST(ModelConfig, Qwen3Moe) {
     EXPECT_EQ(s.moe_layer, (std::vector<bool>{false, true, false, false, false, true}));
     EXPECT_EQ(s.moe_layers(), 2);
     EXPECT_EQ(s.rope.half(), 64);
-    EXPECT_EQ(s.sliding_window, 0);
+    EXPECT_EQ(s.window, std::vector<int64_t>(6, 0));
 }
 
 TEST(ModelConfig, WindowsApplyOnlyWhenUsed) {
     Json c = qwen3_moe_config();
     c["sliding_window"] = 4096;
     c["use_sliding_window"] = false;
-    EXPECT_EQ(find_architecture(c, "f").shape(c, "f").sliding_window, 0);
+    EXPECT_EQ(find_architecture(c, "f").shape(c, "f").window[0], 0);
     c["use_sliding_window"] = true;
-    EXPECT_EQ(find_architecture(c, "f").shape(c, "f").sliding_window, 4096);
+    EXPECT_EQ(find_architecture(c, "f").shape(c, "f").window[5], 4096);
 }
 
 TEST(ModelConfig, HeadDimDefaultsToItsShare) {

@@ -14,8 +14,7 @@ struct Case {
 
 std::vector<Case> cases() {
     std::vector<Case> all;
-    for (const std::string& model :
-         {shipped_model(), fixture("qwen3moe-odd"), fixture("qwen3moe-fused")})
+    for (const std::string& model : reference_models())
         for (const auto& [ranks, layouts] :
              std::vector<std::pair<int, std::vector<std::string>>>{{1, {"auto"}},
                                                                    {2, {"tp", "ep"}},
@@ -23,7 +22,9 @@ std::vector<Case> cases() {
                                                                    {4, {"tp", "ep", "2x2"}},
                                                                    {5, {"tp", "ep"}},
                                                                    {8, {"tp", "ep", "2x4", "4x2"}}})
-            for (const std::string& layout : layouts) all.push_back({model, ranks, layout});
+            for (const std::string& layout : layouts)
+                if (layout == "tp" || layout == "auto" || is_mixture(model))
+                    all.push_back({model, ranks, layout});
     return all;
 }
 

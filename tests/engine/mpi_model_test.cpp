@@ -48,8 +48,7 @@ std::vector<std::string> layouts() {
 }
 
 TEST(MpiModel, LogitsEqualTheReference) {
-    for (const std::string& model :
-         {shipped_model(), fixture("qwen3moe-odd"), fixture("qwen3moe-fused")})
+    for (const std::string& model : reference_models())
         for (const std::string& layout : layouts()) {
             const Reference reference(model + "/expected.safetensors");
             EngineOptions options;

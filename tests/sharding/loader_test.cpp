@@ -110,8 +110,8 @@ TEST_P(Shapes, LoadTheirPart) {
                          quant::Activations::kF32, deterministic, comm.rank(), rig.store},
                         {comm.size(), comm.size(), 1});
         const ParallelLinear qkv = b.qkv_parallel("a", heads, kv, d, hidden, false);
-        const ParallelLinear gate_up =
-            b.merged_column_parallel("m", {"gate_proj", "up_proj"}, "gate_up_proj", width, hidden);
+        const ParallelLinear gate_up = b.merged_column_parallel(
+            "m", {"gate_proj", "up_proj"}, "gate_up_proj", width, hidden, false);
         const RowParallelLinear down_proj = b.row_parallel(
             "m.down_proj", hidden, width, b.plan().over_ranks(width, kColumnGranule), false);
         const RowParallelLinear o_proj =

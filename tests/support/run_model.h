@@ -131,6 +131,18 @@ struct Reference {
 inline std::string fixture(const std::string& name) {
     return std::string(CONCLAVE_SOURCE_DIR) + "/tests/fixtures/" + name;
 }
+inline std::string shipped_model();
+
+/// Every checkpoint here that has reference logits: one or more of each architecture.
+inline std::vector<std::string> reference_models() {
+    std::vector<std::string> all = {shipped_model()};
+    for (const char* name : {"qwen3moe-odd", "qwen3moe-fused", "qwen2moe", "mixtral", "olmoe",
+                             "llama", "qwen2", "qwen3"})
+        all.push_back(fixture(name));
+    return all;
+}
+inline bool is_mixture(const std::string& model) { return inspect(model).experts > 0; }
+
 inline std::string shipped_model() {
     return std::string(CONCLAVE_SOURCE_DIR) + "/launch/examples/shakespeare";
 }
