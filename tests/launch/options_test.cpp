@@ -162,7 +162,8 @@ TEST(Options, AllCommandsTakeTheSharedFlags) {
     const std::vector<std::vector<std::string>> commands = {{"run", "M", "-p", "x"},
                                                             {"inspect", "M"},
                                                             {"plan", "M", "--ranks", "4"},
-                                                            {"verify", "M", "--reference", "R"}};
+                                                            {"verify", "M", "--reference", "R"},
+                                                            {"perplexity", "M", "F"}};
     for (std::vector<std::string> arguments : commands) {
         for (const char* shared : {"--activations", "f32", "--deterministic", "--expert-parallel",
                                    "2x2", "--quantization", "none"})
@@ -190,6 +191,71 @@ TEST(Options, PlanAndVerify) {
     usage_error({"verify", "M", "--reference", "R", "--tolerance", "-1"});
 }
 
+TEST(Options, Perplexity) {
+    const Invocation plain = parse({"perplexity", "M", "F"});
+    EXPECT_EQ(plain.command, Command::kPerplexity);
+    EXPECT_EQ(plain.engine.model, "M");
+    EXPECT_EQ(plain.text_file, "F");
+    EXPECT_EQ(plain.windows.window, 128);
+    EXPECT_EQ(plain.windows.count, 24);
+    EXPECT_EQ(plain.windows.begin(1), 128);
+    const Invocation all = parse({"perplexity", "-m", "M", "-f", "F", "--window", "64", "--windows",
+                                  "3", "--stride", "32", "--json", "--local-ranks", "2"});
+    EXPECT_EQ(all.text_file, "F");
+    EXPECT_EQ(all.windows.window, 64);
+    EXPECT_EQ(all.windows.count, 3);
+    EXPECT_EQ(all.windows.begin(1), 32);
+    EXPECT_TRUE(all.json);
+    EXPECT_EQ(all.local_ranks, 2);
+    usage_error({"perplexity", "M"});
+    for (const char* option : {"--window", "--windows", "--stride"})
+        for (const char* value : {"0", "-1", "1.5", "many"})
+            EXPECT_NE(usage_error({"perplexity", "M", "F", option, value}).find(option),
+                      std::string::npos);
+}
+
+TEST(Options, StopsAreTakenAsTheyAre) {
+    const std::vector<std::string> run = {"run", "M", "-p", "x"};
+    const auto stops = [&](std::vector<std::string> more) {
+        more.insert(more.begin(), run.begin(), run.end());
+        return parse(more).run.stop;
+    };
+    using Texts = std::vector<std::string>;
+    EXPECT_EQ(stops({}), Texts{});
+    EXPECT_EQ(stops({"--stop", "a b", "--stop", "[a,b]", "--stop=-p", "--stop", "\n"}),
+              (Texts{"a b", "[a,b]", "-p", "\n"}));
+    EXPECT_EQ(stops({"--stop", ""}), Texts{""}) << "for the tokenizer to refuse";
+    usage_error({"run", "M", "-p", "x", "--stop"});
+}
+
+TEST(Options, PenaltiesAndBias) {
+    const SamplingParams none = parse({"run", "M", "-p", "x"}).run.sampling;
+    EXPECT_EQ(none.repetition_penalty, 1);
+    EXPECT_EQ(none.presence_penalty, 0);
+    EXPECT_EQ(none.frequency_penalty, 0);
+    EXPECT_TRUE(none.logit_bias.empty());
+    const SamplingParams p =
+        parse({"run", "M", "-p", "x", "--repetition-penalty", "1.1", "--presence-penalty", "-0.5",
+               "--frequency-penalty", "2", "--logit-bias", "15043-1.5", "--logit-bias=7+1e1"})
+            .run.sampling;
+    EXPECT_EQ(p.temperature, 0) << "greedy with penalties";
+    EXPECT_EQ(p.repetition_penalty, 1.1);
+    EXPECT_EQ(p.presence_penalty, -0.5);
+    EXPECT_EQ(p.frequency_penalty, 2);
+    using Biases = std::vector<std::pair<int32_t, double>>;
+    EXPECT_EQ(p.logit_bias, (Biases{{15043, -1.5}, {7, 10}}));
+    EXPECT_EQ(
+        parse({"run", "M", "-p", "x", "--repeat-penalty", "2"}).run.sampling.repetition_penalty, 2);
+    for (const char* option : {"--repetition-penalty", "--presence-penalty", "--frequency-penalty"})
+        for (const char* value : {"nan", "inf", "101", "-3", "x"})
+            EXPECT_NE(usage_error({"run", "M", "-p", "x", option, value}).find(option),
+                      std::string::npos);
+    for (const char* bias :
+         {"", "7", "7=1", "+1", "7+", "7+x", "7+nan", "7+101", "-7+1", "7+1,8", "99999999999+1"})
+        EXPECT_NE(usage_error({"run", "M", "-p", "x", "--logit-bias", bias}).find("--logit-bias"),
+                  std::string::npos);
+}
+
 TEST(Options, FlagsComeBeforeTheEnvironment) {
     const Variable threads("CONCLAVE_THREADS", "6"), deterministic("CONCLAVE_DETERMINISTIC", "1");
     EXPECT_EQ(parse({"run", "M", "-p", "x"}).engine.threads, 6);
@@ -203,12 +269,14 @@ TEST(Options, FlagsComeBeforeTheEnvironment) {
 TEST(Options, HelpNamesDefaultsAndVariables) {
     const Invocation top = parse({"--help"});
     EXPECT_EQ(top.command, Command::kText);
-    for (const char* word : {"run", "inspect", "plan", "verify", "mpirun", "65", "78"})
+    for (const char* word :
+         {"run", "inspect", "plan", "verify", "perplexity", "mpirun", "65", "78"})
         EXPECT_NE(top.text.find(word), std::string::npos) << word;
     const std::string run = parse({"run", "--help"}).text;
-    for (const char* word : {"--prompt-ids", "CONCLAVE_THREADS", "default: 128", "Sampling:"})
+    for (const char* word : {"--prompt-ids", "CONCLAVE_THREADS", "default: 128",
+                             "Sampling:", "--stop", "--logit-bias"})
         EXPECT_NE(run.find(word), std::string::npos) << word;
-    for (const char* command : {"inspect", "plan", "verify", "version"})
+    for (const char* command : {"inspect", "plan", "verify", "perplexity", "version"})
         EXPECT_NE(parse({command, "-h"}).text.find("Usage: conclave "), std::string::npos);
     EXPECT_EQ(parse({"version"}).text, parse({"--version"}).text);
 }

@@ -77,6 +77,25 @@ TEST(Progress, AJumpIsOneLine) {
     EXPECT_FALSE(steps.line({99, 100, 1, false}));
 }
 
+TEST(Progress, OfTokens) {
+    EXPECT_EQ(progress_bar(progress_of_tokens("scoring", 1280, 3072, 2.5)),
+              "scoring [####------]  41 %  1280 of 3072 tokens  512.0 tokens/s  4 s left");
+    EXPECT_EQ(progress_bar(progress_of_tokens("scoring", 9, 9, 1)),
+              "scoring [##########] 100 %  9 of 9 tokens  9.0 tokens/s");
+    for (const int64_t tokens : {0, 7})
+        for (const double seconds : {0.0, 1e-300, 1e300})
+            EXPECT_LE(progress_bar(progress_of_tokens("scoring", tokens, 7, seconds)).size(), 79u);
+    EXPECT_EQ(progress_of_tokens("scoring", 0, 0, 0).percent, 0);
+}
+
+TEST(Progress, EachKindOfWorkStartsAnew) {
+    ProgressSteps steps;
+    EXPECT_TRUE(steps.line(LoadProgress{100, 100, 1, true}));
+    EXPECT_FALSE(steps.line(progress_of_tokens("scoring", 1, 100, 1)));
+    EXPECT_TRUE(steps.line(progress_of_tokens("scoring", 10, 100, 1)));
+    EXPECT_FALSE(steps.line(progress_of_tokens("scoring", 19, 100, 1)));
+}
+
 TEST(Progress, LastLine) {
     EXPECT_EQ(loaded_line({static_cast<uint64_t>(42.1 * kGiB), 31.2, 8}),
               "loaded 42.1 GiB in 31.2 s (1.35 GiB/s, 8 ranks)");
