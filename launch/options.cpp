@@ -166,6 +166,15 @@ void add_ranks(CLI::App& app, Invocation& to) {
         ->check(at_least(1, 1024))
         ->type_name("N")
         ->group("Engine");
+    app.add_option(
+           "--deadline", to.engine.deadline_seconds,
+           "Seconds that ranks wait for one another inside a step, or while loading, before "
+           "they give up and name the missing one; 0 waits for ever")
+        ->envname("CONCLAVE_DEADLINE")
+        ->check(in_range(0, 1e9, "a number of seconds, at least 0"))
+        ->type_name("SECONDS")
+        ->group("Engine")
+        ->default_str("300");
 }
 
 void add_verify(CLI::App& app, Invocation& to) {

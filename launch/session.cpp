@@ -28,8 +28,12 @@ int failed(const Comm& comm, const Error& error) {
     const int code = exit_code(error.code());
     if (comm.rank() == 0) Console::error(error.what());
     if (error.code() != ErrorCode::kComm) return code;
-    // MPI_Finalize could wait for the peer for ever. Without its barrier, time keeps the order.
-    if (comm.rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+    // MPI_Finalize could wait for the peer for ever. Without its barrier, time keeps the order:
+    // rank 0 prints and its exit ends the job; if it is rank 0 that is lost, the next one speaks.
+    if (comm.rank() != 0) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(750 + 250 * comm.rank()));
+        Console::error(error.what());
+    }
     leave(code);
 }
 

@@ -38,7 +38,7 @@ std::optional<Tokenizer> Tokenizer::open(const std::string& model) {
     std::error_code none;
     const fs::path p(model);
     const fs::path file = (fs::is_directory(p, none) ? p : p.parent_path()) / "tokenizer.json";
-    if (!fs::exists(file, none)) return std::nullopt;
+    if (!is_there(file.string())) return std::nullopt;
     const std::string text = File(file.string()).read_whole(kMaxTokenizerBytes);
     Tokenizer t;
     t.impl_ = std::make_shared<Impl>(Impl{engine::Tokenizer::parse(text, file.string())});

@@ -25,6 +25,11 @@ constexpr size_t kMaxRead = size_t{1} << 30;
 
 }  // namespace
 
+bool is_there(const std::string& path) {
+    struct stat status {};
+    return ::lstat(path.c_str(), &status) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
 File::File(std::string path) : path_(std::move(path)) {
     // O_NONBLOCK: opening a FIFO must not wait for a writer.
     do {

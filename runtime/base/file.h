@@ -7,6 +7,10 @@
 
 namespace conclave {
 
+/// Whether a directory has something of that name, be it a link that leads nowhere; if it cannot be
+/// told, opening it will say why.
+bool is_there(const std::string& path);
+
 class File {
   public:
     /// Throws kMissingFile if `path` cannot be opened or is not a regular file.

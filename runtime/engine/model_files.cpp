@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "runtime/base/error.h"
+#include "runtime/base/file.h"
 #include "runtime/base/hash.h"
 
 namespace conclave::engine {
@@ -33,7 +34,7 @@ ModelFiles open_model_files(const std::string& path) {
         throw Error(ErrorCode::kBadContent, "config.json is not an object")
             .file(files.config_file)
             .found(describe_json(files.config));
-    if (fs::exists(files.generation_file, none)) {
+    if (is_there(files.generation_file)) {
         files.generation = parse_json_file(files.generation_file);
         if (!files.generation.is_object())
             throw Error(ErrorCode::kBadContent, "generation_config.json is not an object")

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/base/error.h"
+#include "runtime/base/file.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/text.h"
 #include "sharding/checkpoint/reader.h"
@@ -18,12 +19,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kIndexName = "model.safetensors.index.json";
 constexpr const char* kSingleName = "model.safetensors";
-
-/// Whether there is something of that name; if it cannot be told, opening it will say why.
-bool is_there(const fs::path& path) {
-    std::error_code error;
-    return fs::status(path, error).type() != fs::file_type::not_found;
-}
 
 class SafetensorsCheckpoint final : public Checkpoint {
   public:
@@ -106,7 +101,7 @@ std::shared_ptr<const Checkpoint> open_indexed(const fs::path& directory,
     std::vector<std::string> paths;
     for (const std::string& name : index.files) {
         const fs::path path = directory / name;
-        if (!is_there(path))
+        if (!is_there(path.string()))
             throw Error(ErrorCode::kMissingFile, index_path + " names a file that is not there")
                 .file(printable(path.string(), 1024));
         paths.push_back(path.string());
@@ -150,8 +145,8 @@ std::shared_ptr<const Checkpoint> Checkpoint::open(const std::string& path) {
     }
     const fs::path directory(path);
     const fs::path index = directory / kIndexName, single = directory / kSingleName;
-    if (is_there(index)) return open_indexed(directory, index.string());
-    if (is_there(single))
+    if (is_there(index.string())) return open_indexed(directory, index.string());
+    if (is_there(single.string()))
         return std::make_shared<SafetensorsCheckpoint>(std::vector{single.string()});
     throw Error(ErrorCode::kMissingFile, "directory holds no checkpoint")
         .file(path)

@@ -69,6 +69,15 @@ TEST(Options, FiltersAloneMeanSampling) {
     EXPECT_EQ(parse({"run", "M", "-p", "x", "--seed", "3"}).run.sampling.temperature, 0);
 }
 
+TEST(Options, Deadline) {
+    EXPECT_EQ(parse({"run", "M", "-p", "x"}).engine.deadline_seconds, 300);
+    EXPECT_EQ(parse({"run", "M", "-p", "x", "--deadline", "2.5"}).engine.deadline_seconds, 2.5);
+    const Variable variable("CONCLAVE_DEADLINE", "7");
+    EXPECT_EQ(parse({"verify", "M", "--reference", "R"}).engine.deadline_seconds, 7);
+    for (const char* wrong : {"-1", "nan", "soon"})
+        usage_error({"run", "M", "-p", "x", "--deadline", wrong});
+}
+
 TEST(Options, SeedUsesAllBits) {
     EXPECT_EQ(parse({"run", "M", "-p", "x", "-s", "18446744073709551615"}).run.sampling.seed,
               ~uint64_t{0});
