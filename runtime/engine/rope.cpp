@@ -125,7 +125,15 @@ RopeSpec parse_rope(const Json& config, const std::string& file, int64_t head_di
             .expected("default, linear, llama3 or yarn")
             .found(type.substr(0, 64));
     }
-    for (double v : f) spec.inv_freq.push_back(static_cast<float>(v));
+    bool finite = std::isfinite(spec.scale);
+    for (double v : f) {
+        spec.inv_freq.push_back(static_cast<float>(v));
+        finite = finite && std::isfinite(spec.inv_freq.back());
+    }
+    if (!finite)
+        throw Error(ErrorCode::kBadContent, "rope parameters give frequencies that are not finite")
+            .file(file)
+            .found("rope_type " + type);
     return spec;
 }
 
