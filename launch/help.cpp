@@ -159,4 +159,17 @@ Windows run together in one step as far as -b and --max-num-seqs allow. Figures 
 others come from the same tokens, --window, --windows and --stride, and from --activations f32.
 )";
 
+const char* const kBenchHelpFooter =
+    R"(Each test runs once to warm up, then -r times; t/s is the mean with the standard deviation.
+pp N is a prompt of N random tokens, tg N generates N tokens greedily for each of --batch-sizes
+sequences, each with a random prompt of its own.
+
+GB/s is the packed weights that all ranks read in a second, and "of read" its share of what the same
+threads read from memory doing nothing else, measured just before in 2 MiB pages. comm is the share
+of the time that rank 0 spends in collectives, waiting included.
+
+  conclave bench launch/examples/shapes/bench --load-format dummy
+  mpirun -n 2 --bind-to none conclave bench MODEL -p 512 -n 64 --batch-sizes 1,4,16
+)";
+
 }  // namespace conclave::launch

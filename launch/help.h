@@ -15,5 +15,6 @@ extern const char* const kInspectHelpFooter;  ///< ...
 extern const char* const kPlanHelpFooter;
 extern const char* const kVerifyHelpFooter;
 extern const char* const kPerplexityHelpFooter;
+extern const char* const kBenchHelpFooter;
 
 }  // namespace conclave::launch

@@ -94,6 +94,20 @@ void add_engine(CLI::App& app, EngineOptions& to) {
         ->type_name("TYPE")
         ->group(group)
         ->default_str("auto");
+    app.add_option("--load-format", to.load_format,
+                   "auto (what the files are), or dummy: random weights of config.json's shape, so "
+                   "that sizes can be measured without files")
+        ->envname("CONCLAVE_LOAD_FORMAT")
+        ->check(one_of({"auto", "safetensors", "dummy"}))
+        ->type_name("FORMAT")
+        ->group(group)
+        ->default_str("auto");
+    app.add_option("--dummy-dtype", to.dummy_dtype, "Type of dummy weights: bf16, f16, f32")
+        ->envname("CONCLAVE_DUMMY_DTYPE")
+        ->check(one_of({"bf16", "f16", "f32"}))
+        ->type_name("TYPE")
+        ->group(group)
+        ->default_str("bf16");
     app.add_flag("--deterministic", to.deterministic,
                  "The same numbers at any number of ranks and threads; costs some speed")
         ->envname("CONCLAVE_DETERMINISTIC")
@@ -205,6 +219,41 @@ void add_plan(CLI::App& app, Invocation& to) {
         ->capture_default_str();
     app.add_flag("--kernels", to.plan_kernels,
                  "Also say which kernel serves which layer, and why others do not");
+}
+
+/// "1,2,4": whole numbers, each at least 1.
+void add_counts(CLI::App& app, const char* name, std::vector<int64_t>& to, const char* what,
+                const std::string& fallback) {
+    app.add_option(name, to, what)
+        ->delimiter(',')
+        ->check(at_least(1, 1 << 20))
+        ->type_name("N,N")
+        ->group("Measurement")
+        ->default_str(fallback);
+}
+
+void add_bench(CLI::App& app, BenchOptions& to) {
+    app.add_option("-p,--n-prompt", to.prompt, "Tokens of the prompt test; 0: none")
+        ->check(at_least(0, 1 << 20))
+        ->type_name("N")
+        ->group("Measurement")
+        ->capture_default_str();
+    app.add_option("-n,--n-gen", to.generate, "Tokens of the generation tests; 0: none")
+        ->check(at_least(0, 1 << 20))
+        ->type_name("N")
+        ->group("Measurement")
+        ->capture_default_str();
+    app.add_option("-r,--repetitions", to.repetitions, "Runs of each test")
+        ->check(at_least(1, 1000))
+        ->type_name("N")
+        ->group("Measurement")
+        ->capture_default_str();
+    add_counts(app, "--batch-sizes", to.batches, "Sequences that generate together", "1");
+    app.add_option("-o,--output", to.output, "md (a table) or json")
+        ->check(one_of({"md", "json"}))
+        ->type_name("FORMAT")
+        ->group("Measurement")
+        ->default_str("md");
 }
 
 struct RunText {
@@ -393,6 +442,8 @@ class CommandLine {
          "verify MODEL --reference FILE [options]", kVerifyHelpFooter},
         {"perplexity", Command::kPerplexity, "Say how well a model foretells a text",
          "perplexity MODEL FILE [options]", kPerplexityHelpFooter},
+        {"bench", Command::kBench, "Measure how fast a model reads prompts and writes",
+         "bench MODEL [options]", kBenchHelpFooter},
         {"version", Command::kText, "Print the version", "version", ""},
     };
 
@@ -401,6 +452,7 @@ class CommandLine {
     void add_options(CLI::App& command) {
         add_model(command, to_);
         const char* context_default = "what the model allows";
+        if (to_.command == Command::kBench) add_bench(command, to_.bench);
         if (to_.command == Command::kRun) {
             add_prompt(command, to_.run, text_);
             add_sampling(command, to_.run.sampling, text_);

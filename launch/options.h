@@ -10,7 +10,7 @@
 
 namespace conclave::launch {
 
-enum class Command { kText, kRun, kInspect, kPlan, kVerify, kPerplexity };
+enum class Command { kText, kRun, kInspect, kPlan, kVerify, kPerplexity, kBench };
 
 struct RunOptions {
     std::string prompt, file;  ///< one of prompt, file and prompt_ids is given
@@ -20,6 +20,13 @@ struct RunOptions {
     SamplingParams sampling;
     bool ignore_eos = false;
     std::vector<std::string> stop;
+};
+
+/// As llama-bench has them.
+struct BenchOptions {
+    int64_t prompt = 512, generate = 128, repetitions = 5;
+    std::vector<int64_t> batches = {1};
+    std::string output = "md";
 };
 
 struct Invocation {
@@ -33,6 +40,7 @@ struct Invocation {
     bool plan_kernels = false;
     std::string reference;  ///< verify
     double tolerance = 1e-4;
+    BenchOptions bench;
     std::string text_file;  ///< perplexity
     Windows windows;
 };

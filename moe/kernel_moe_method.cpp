@@ -40,6 +40,7 @@ void KernelMoeMethod::apply_w13(const quant::FusedMoeWeights& weights, quant::We
             a.gate_x.push_back(gate[dispatch.token[first + r]]);
             a.up_x.push_back(up[dispatch.token[first + r]]);
         }
+        bases.count(w.parts[0].bytes() + w.parts[1].bytes());
         active.push_back(std::move(a));
         jobs.push_back({&w.parts[0], active.back().gate_x.data(), rows,
                         intermediate + first * stride, stride});

@@ -77,6 +77,10 @@ class Codec {
     /// What of piece `piece` the rectangle n x k of the logical matrix needs.
     virtual StoredRect needs(const StoredMatrix& matrix, size_t piece, Interval n,
                              Interval k) const = 0;
+    /// Bytes for a rectangle of a piece that is in no file (--load-format dummy): random weights
+    /// that keep activations near unit variance, a function of tensor name and place alone.
+    virtual void generate(const StoredMatrix& matrix, size_t piece, const StoredRect& rect,
+                          std::byte* out) const = 0;
     virtual size_t scratch_bytes(const StoredMatrix& matrix, Interval n, Interval k) const = 0;
     /// `staged[i]` is what needs(i) asked for. The tile may point into it or into scratch.
     virtual CodeTile decode(const StoredMatrix& matrix, Interval n, Interval k,

@@ -19,7 +19,16 @@ namespace conclave::quant {
 
 /// Where packed weights are: one base address per NUMA node of the rank, resolved once per step, so
 /// that an epoch of weights can be exchanged under a running engine.
-using WeightBases = std::span<std::byte* const>;
+struct WeightBases {
+    std::span<std::byte* const> node;
+    /// Where to add the packed bytes that a step reads; for figures. May be null; rank's thread.
+    uint64_t* bytes_read = nullptr;
+
+    std::byte* operator[](int n) const { return node[n]; }
+    void count(uint64_t bytes) const {
+        if (bytes_read) *bytes_read += bytes;
+    }
+};
 
 /// A matrix of this rank, packed for a kernel, its rows divided over the NUMA nodes.
 struct PackedMatrix {
@@ -31,6 +40,8 @@ struct PackedMatrix {
     const Kernel* kernel = nullptr;
     int64_t n = 0, k = 0;
     std::vector<Piece> pieces;
+
+    uint64_t bytes() const { return static_cast<uint64_t>(n * k * code_bits(kernel->code) / 8); }
 };
 
 /// The weights of one linear layer on this rank.

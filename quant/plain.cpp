@@ -1,10 +1,14 @@
 // The unquantized format.
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 
 #include <nlohmann/json.hpp>
 
 #include "quant/quantization_config.h"
 #include "runtime/base/error.h"
+#include "runtime/base/half.h"
+#include "runtime/base/hash.h"
 
 namespace conclave::quant {
 namespace {
@@ -22,6 +26,14 @@ std::optional<CodeType> float_type(const std::string& dtype) {
     return std::nullopt;
 }
 
+/// splitmix64's finaliser: 64 well mixed bits of a counter.
+uint64_t mixed(uint64_t x) {
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
 class PlainCodec final : public Codec {
   public:
     const char* name() const override { return "plain"; }
@@ -29,6 +41,27 @@ class PlainCodec final : public Codec {
         const MatrixSource& s = m.source;
         const int64_t first = std::max<int64_t>(s.lead, 0) * s.stored_n + s.row_offset;
         return {{first + n.begin, first + n.end}, k};
+    }
+    void generate(const StoredMatrix& m, size_t i, const StoredRect& rect,
+                  std::byte* out) const override {
+        const StoredPiece& p = m.pieces[i];
+        const uint64_t seed = Hasher().add(std::string_view(p.tensor)).value();
+        // Uniform in +-sqrt(3 / k): k products with inputs of unit variance sum to unit variance.
+        const float scale = std::sqrt(3.0f / static_cast<float>(p.cols)) / (1 << 23);
+        for (int64_t r = rect.rows.begin; r < rect.rows.end; ++r)
+            for (int64_t c = rect.cols.begin; c < rect.cols.end; ++c) {
+                const uint64_t bits = mixed(seed + static_cast<uint64_t>(r * p.cols + c));
+                const float v =
+                    scale * static_cast<float>(static_cast<int32_t>(bits >> 40) - (1 << 23));
+                if (m.encoding.code == CodeType::kF32) {
+                    std::memcpy(out, &v, 4);
+                } else {
+                    const uint16_t half =
+                        m.encoding.code == CodeType::kF16 ? f32_to_f16(v) : f32_to_bf16(v);
+                    std::memcpy(out, &half, 2);
+                }
+                out += p.element_bytes;
+            }
     }
     size_t scratch_bytes(const StoredMatrix&, Interval, Interval) const override { return 0; }
     CodeTile decode(const StoredMatrix&, Interval n, Interval k, std::span<const StagedRect> staged,
@@ -48,6 +81,9 @@ class UnquantizedConfig final : public QuantizationConfig {
                                          const TensorLookup& tensors) const override {
         return describe_plain(source, tensors);
     }
+    StoredMatrix imagine(const MatrixSource& source, const Encoding& encoding) const override {
+        return plain_matrix(source, encoding.code);
+    }
 };
 
 }  // namespace
@@ -55,6 +91,20 @@ class UnquantizedConfig final : public QuantizationConfig {
 const Codec& plain_codec() {
     static const PlainCodec codec;
     return codec;
+}
+
+StoredMatrix plain_matrix(const MatrixSource& source, CodeType code) {
+    StoredMatrix m;
+    m.source = source;
+    m.encoding.code = code;
+    m.codec = &plain_codec();
+    StoredPiece piece;
+    piece.tensor = source.bare ? source.stem : source.stem + ".weight";
+    piece.element_bytes = code_bits(code) / 8;
+    piece.rows = std::max<int64_t>(source.lead_count, 1) * source.stored_n;
+    piece.cols = source.k;
+    m.pieces.push_back(piece);
+    return m;
 }
 
 std::optional<StoredMatrix> describe_plain(const MatrixSource& source,
@@ -75,17 +125,7 @@ std::optional<StoredMatrix> describe_plain(const MatrixSource& source,
             .tensor(name)
             .expected("BF16, F16 or F32")
             .found(header->dtype);
-    StoredMatrix m;
-    m.source = source;
-    m.encoding.code = *code;
-    m.codec = &plain_codec();
-    StoredPiece piece;
-    piece.tensor = name;
-    piece.element_bytes = code_bits(*code) / 8;
-    piece.rows = std::max<int64_t>(source.lead_count, 1) * source.stored_n;
-    piece.cols = source.k;
-    m.pieces.push_back(piece);
-    return m;
+    return plain_matrix(source, *code);
 }
 
 std::unique_ptr<QuantizationConfig> unquantized_config() {

@@ -29,6 +29,9 @@ class QuantizationConfig {
     virtual std::optional<StoredMatrix> describe(const MatrixSource& source,
                                                  const TensorLookup& tensors) const = 0;
 
+    /// The matrix as this format would store it in `encoding`, for weights that are in no file.
+    virtual StoredMatrix imagine(const MatrixSource& source, const Encoding& encoding) const = 0;
+
     /// A method of the format's own for the layer, or null: the generic one.
     virtual std::unique_ptr<LinearMethod> linear_method(const LinearDescriptor&,
                                                         std::string_view /*prefix*/) const {
@@ -68,6 +71,7 @@ std::unique_ptr<QuantizationConfig> unquantized_config();
 
 /// describe() of the unquantized format; what every format falls back to for layers it leaves
 /// alone.
+StoredMatrix plain_matrix(const MatrixSource& source, CodeType code);
 std::optional<StoredMatrix> describe_plain(const MatrixSource& source, const TensorLookup& tensors);
 
 }  // namespace conclave::quant

@@ -67,6 +67,7 @@ void run_block(const quant::PackedMatrix& matrix, const GemmBlock& block, const 
 }
 
 void run_gemms(std::span<const GemmJob> jobs, quant::WeightBases bases, Executor& executor) {
+    for (const GemmJob& job : jobs) bases.count(job.matrix->bytes());
     const auto blocks = divide(jobs, executor);
     std::vector<int64_t> counts;
     for (const auto& b : blocks) counts.push_back(static_cast<int64_t>(b.size()));

@@ -57,7 +57,11 @@ class Loader {
   public:
     Loader(const Checkpoint& checkpoint, const IndexerRegistry& indexers, const LoadItems& items,
            quant::WeightBases bases, Executor& executor)
-        : checkpoint_(checkpoint), indexers_(indexers), bases_(bases), executor_(executor) {
+        : checkpoint_(checkpoint),
+          indexers_(indexers),
+          bases_(bases),
+          executor_(executor),
+          imagined_(items.imagined) {
         for (const MatrixItem& m : items.matrices) add(m);
         for (const VectorItem& v : items.vectors) add(v);
     }
@@ -179,6 +183,11 @@ class Loader {
     quant::StagedRect read(const MatrixItem& m, size_t i, Interval rows, const OffsetTable& table,
                            std::byte* out) const {
         const quant::StoredPiece& p = m.stored.pieces[i];
+        if (imagined_) {
+            const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
+            m.stored.codec->generate(m.stored, i, rect, out);
+            return {out, rect.cols.size() * p.element_bytes, 0};
+        }
         const StoredTensor& s = stored(checkpoint_, p.tensor);
         if (!p.indexer.empty()) {
             std::byte* next = out;
@@ -206,6 +215,7 @@ class Loader {
     const IndexerRegistry& indexers_;
     quant::WeightBases bases_;
     Executor& executor_;
+    const bool imagined_;
     std::vector<Task> tasks_;
     CoverageLedger ledger_;
     std::atomic<uint64_t> offset_tables_{0};

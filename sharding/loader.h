@@ -32,6 +32,7 @@ struct VectorItem {
 struct LoadItems {
     std::vector<MatrixItem> matrices;
     std::vector<VectorItem> vectors;
+    bool imagined = false;  ///< the weights are in no file: codecs generate them
 };
 
 struct LoadStats {

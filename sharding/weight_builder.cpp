@@ -64,9 +64,12 @@ quant::MatrixSource stacked(std::string stem, int64_t n, int64_t k, int64_t stor
 }  // namespace
 
 WeightBuilder::WeightBuilder(const BuildContext& context, RankGrid grid)
-    : context_(context), plan_(grid), generic_(std::make_shared<KernelLinearMethod>()) {}
+    : context_(context), plan_(grid), generic_(std::make_shared<KernelLinearMethod>()) {
+    items_.imagined = context.imagined.has_value();
+}
 
 quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource>& alternatives) {
+    if (context_.imagined) return context_.format.imagine(alternatives.front(), *context_.imagined);
     const Headers headers(context_.checkpoint);
     const auto file_of = [&](const std::string& tensor) {
         const StoredTensor* t = context_.checkpoint.find(tensor);
@@ -332,6 +335,11 @@ std::vector<float> WeightBuilder::vector(const std::string& tensor, int64_t n) {
 
 void WeightBuilder::vector_into(const std::vector<VectorSource>& alternatives, Interval elements,
                                 float* out) {
+    if (context_.imagined) {  // norms of one, biases of zero
+        const bool bias = alternatives.front().tensor.ends_with(".bias");
+        std::fill_n(out, elements.size(), bias ? 0.0f : 1.0f);
+        return;
+    }
     for (const VectorSource& s : alternatives) {
         const StoredTensor* t = context_.checkpoint.find(s.tensor);
         if (!t) continue;

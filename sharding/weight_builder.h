@@ -31,6 +31,8 @@ struct BuildContext {
     bool deterministic = false;
     int rank = 0;
     quant::WeightReservation& memory;
+    /// Weights of this encoding, generated, instead of stored ones (--load-format dummy).
+    std::optional<quant::Encoding> imagined;
 };
 
 /// The kernel of one matrix, and why others were refused.

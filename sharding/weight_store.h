@@ -21,7 +21,7 @@ class WeightStore final : public quant::WeightReservation {
     size_t reserved_bytes() const;
     /// Maps the slabs; pages become resident as they are packed. Throws kResource.
     void map();
-    quant::WeightBases bases() const { return bases_; }
+    quant::WeightBases bases(uint64_t* bytes_read = nullptr) const { return {bases_, bytes_read}; }
     exec::PageKind pages() const;
 
   private:

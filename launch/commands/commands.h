@@ -9,6 +9,7 @@ namespace conclave::launch {
 int run(const Invocation& invocation, const Comm& comm);
 int verify(const Invocation& invocation, const Comm& comm);
 int perplexity(const Invocation& invocation, const Comm& comm);
+int bench(const Invocation& invocation, const Comm& comm);
 int inspect(const Invocation& invocation);
 int plan(const Invocation& invocation);
 

@@ -79,7 +79,8 @@ struct ModelSummary {
 };
 
 /// From config.json and headers alone.
-ModelSummary inspect(const std::string& path);
+/// Without `weights` only the JSON files need be there.
+ModelSummary inspect(const std::string& path, bool weights = true);
 
 // ---- what running it would take
 // ----------------------------------------------------------------------
@@ -116,6 +117,10 @@ LoadPlan plan(const EngineOptions& options, int ranks);
 
 // ---- running it
 // -----------------------------------------------------------------------------------------
+
+/// Collective. Bytes per second that the threads of all ranks read together from memory in 2 MiB
+/// pages, doing nothing else: the best of a few passes. The floor of decoding.
+double read_bandwidth(const EngineOptions& options, const Comm& comm);
 
 class Engine {
   public:

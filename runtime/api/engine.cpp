@@ -27,7 +27,8 @@ struct Engine::Impl {
 
 Engine::Engine(const EngineOptions& options, const Comm& comm) {
     ModelSummary summary;
-    comm::together(*comm.impl(), [&] { summary = inspect(options.model); });
+    comm::together(*comm.impl(),
+                   [&] { summary = inspect(options.model, options.load_format != "dummy"); });
     impl_ =
         std::unique_ptr<Impl>(new Impl{std::move(summary), engine::Engine(options, comm.impl())});
 }

@@ -26,8 +26,8 @@ std::string lower(std::string s) {
 
 }  // namespace
 
-ModelSummary inspect(const std::string& path) {
-    const engine::ModelFiles files = engine::open_model_files(path);
+ModelSummary inspect(const std::string& path, bool weights) {
+    const engine::ModelFiles files = engine::open_model_files(path, weights);
     ModelSummary s;
     s.path = path;
     std::error_code none;

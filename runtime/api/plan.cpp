@@ -87,7 +87,8 @@ LoadPlan plan(const EngineOptions& options, int ranks) {
     engine::check_options(options, ranks);
     const auto activations = engine::parse_activations(options.activations);
     const auto kv_dtype = engine::parse_kv_dtype(options.kv_cache_dtype, activations);
-    const engine::ModelFiles files = engine::open_model_files(options.model);
+    const auto dummy = engine::parse_dummy(options);
+    const engine::ModelFiles files = engine::open_model_files(options.model, !dummy);
     const engine::Architecture& architecture =
         engine::find_architecture(files.config, files.config_file);
     const engine::ModelShape shape = architecture.shape(files.config, files.config_file);
@@ -109,7 +110,7 @@ LoadPlan plan(const EngineOptions& options, int ranks) {
     for (int r = 0; r < ranks; ++r) {
         sharding::WeightStore store({1.0});
         sharding::WeightBuilder builder({*files.checkpoint, *format, kernels, cpu, activations,
-                                         options.deterministic, r, store},
+                                         options.deterministic, r, store, dummy},
                                         layout.grid);
         const auto model = architecture.build(shape, builder);
         builder.finish(architecture.ignorable);

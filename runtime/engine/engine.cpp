@@ -78,6 +78,7 @@ std::vector<TokenOutput> Engine::step() {
             prompt |= in_prompt;
             if (in_prompt) stats_.prompt_tokens += static_cast<uint64_t>(p.tokens);
         }
+        ++stats_.steps;
         scheduler_->commit();
         emit(gathered, out);
         (prompt ? stats_.prefill_seconds : stats_.decode_seconds) += seconds_since(begin);
@@ -136,7 +137,7 @@ void Engine::run(const StepMessage& message, Gathered& gathered) {
                                   workspace_,
                                   quant::vector_ops(cpu_),
                                   quant::attention_kernel(cpu_),
-                                  weights_->bases()};
+                                  weights_->bases(&stats_.weight_bytes_read)};
     const int64_t rows = static_cast<int64_t>(batch.logit_rows.size());
     const int64_t local = model_->vocab_cut()[comm_->rank()].size();
     float* logits = workspace_.allocate<float>(rows * local);

@@ -76,10 +76,12 @@ void Engine::load(const EngineOptions& options) {
     const Architecture* architecture = nullptr;
     sharding::LayoutChoice layout;
     quant::Activations activations{};
+    std::optional<quant::Encoding> dummy;
     comm::together(comm, [&] {
         check_options(options, comm.size());
         activations = parse_activations(options.activations);
-        files = open_model_files(options.model);
+        dummy = parse_dummy(options);
+        files = open_model_files(options.model, !dummy);
         architecture = &find_architecture(files.config, files.config_file);
         shape_ = architecture->shape(files.config, files.config_file);
         eos_ = eos_tokens(files.config, files.config_file, files.generation, files.generation_file,
@@ -104,7 +106,7 @@ void Engine::load(const EngineOptions& options) {
         weights_ = std::make_unique<sharding::WeightStore>(shares);
         builder = std::make_unique<sharding::WeightBuilder>(
             sharding::BuildContext{*files.checkpoint, *format, kernels, cpu_, activations,
-                                   options.deterministic, comm.rank(), *weights_},
+                                   options.deterministic, comm.rank(), *weights_, dummy},
             layout.grid);
         model_ = architecture->build(shape_, *builder);
         ignored = builder->finish(architecture->ignorable);

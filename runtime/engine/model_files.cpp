@@ -18,7 +18,7 @@ uint64_t ModelFiles::fingerprint() const {
     return h.value();
 }
 
-ModelFiles open_model_files(const std::string& path) {
+ModelFiles open_model_files(const std::string& path, bool weights) {
     ModelFiles files;
     std::error_code none;
     const fs::path p(path);
@@ -41,7 +41,7 @@ ModelFiles open_model_files(const std::string& path) {
                 .file(files.generation_file)
                 .found(describe_json(files.generation));
     }
-    files.checkpoint = sharding::Checkpoint::open(path);
+    files.checkpoint = weights ? sharding::Checkpoint::open(path) : sharding::Checkpoint::none();
     return files;
 }
 

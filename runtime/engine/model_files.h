@@ -21,8 +21,9 @@ struct ModelFiles {
 };
 
 /// `path`: a directory, or a .safetensors file beside its config.json. Throws kMissingFile,
-/// kBadContent.
-ModelFiles open_model_files(const std::string& path);
+/// kBadContent. Without `weights`, the checkpoint is
+/// none and only the JSON files need be there.
+ModelFiles open_model_files(const std::string& path, bool weights = true);
 
 /// "none", or quantization_config.quant_method of config.json.
 std::string quantization_method(const ModelFiles& files);

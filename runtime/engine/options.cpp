@@ -27,6 +27,20 @@ quant::CodeType parse_kv_dtype(const std::string& text, quant::Activations activ
         .found("'" + text + "'");
 }
 
+std::optional<quant::Encoding> parse_dummy(const EngineOptions& o) {
+    if (o.load_format == "auto" || o.load_format == "safetensors") return std::nullopt;
+    if (o.load_format != "dummy")
+        throw Error(ErrorCode::kUsage, "--load-format is not a way to load")
+            .expected("auto, safetensors or dummy")
+            .found("'" + o.load_format + "'");
+    for (const quant::CodeType t :
+         {quant::CodeType::kF32, quant::CodeType::kF16, quant::CodeType::kBF16})
+        if (o.dummy_dtype == quant::code_name(t)) return quant::Encoding{t};
+    throw Error(ErrorCode::kUsage, "--dummy-dtype is not a type")
+        .expected("bf16, f16 or f32")
+        .found("'" + o.dummy_dtype + "'");
+}
+
 void check_options(const EngineOptions& o, int ranks) {
     const auto positive = [](const char* name, int64_t value, int64_t least, int64_t most) {
         if (value < least || value > most)

@@ -27,6 +27,8 @@ using ProgressCallback = std::function<void(const LoadProgress&)>;
 
 struct EngineOptions {
     std::string model;                     ///< directory, or a .safetensors file
+    std::string load_format = "auto";      ///< auto: what the files are; dummy: random weights
+    std::string dummy_dtype = "bf16";      ///< of dummy weights: bf16, f16, f32
     std::string activations = "auto";      ///< auto, f32, bf16
     std::string expert_parallel = "auto";  ///< auto, tp, ep, or TPxEP such as 2x4
     int tensor_parallel_size = 0;          ///< 0: all ranks (the only other legal value: that)
@@ -92,6 +94,8 @@ struct EngineStats {
     uint64_t load_bytes_requested = 0, load_bytes_needed = 0, load_stripe_bytes = 0;
     uint64_t offset_tables = 0;  ///< made by shard indexers; 0 where identity slicing sufficed
     uint64_t communication_bytes = 0, communication_nanoseconds = 0;
+    uint64_t weight_bytes_read = 0;  ///< packed weights of the matrices that steps used
+    uint64_t steps = 0;
     uint64_t prompt_tokens = 0, generated_tokens = 0;
     double prefill_seconds = 0, decode_seconds = 0;  ///< steps with any prompt token / without
 };

@@ -111,6 +111,23 @@ std::shared_ptr<const Checkpoint> open_indexed(const fs::path& directory,
     return checkpoint;
 }
 
+/// No files, no tensors; nothing can be read.
+class EmptyCheckpoint final : public Checkpoint {
+  public:
+    const std::vector<CheckpointFile>& files() const override { return files_; }
+    const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+    const StoredTensor* find(std::string_view) const override { return nullptr; }
+    void read(int, uint64_t, std::span<std::byte>) const override {
+        throw Error(ErrorCode::kInternal, "read of a checkpoint without files");
+    }
+    const ReadCounters& counters() const override { return counters_; }
+
+  private:
+    std::vector<CheckpointFile> files_;
+    std::vector<StoredTensor> tensors_;
+    ReadCounters counters_;
+};
+
 }  // namespace
 
 std::string StoredTensor::describe() const {
@@ -118,6 +135,8 @@ std::string StoredTensor::describe() const {
     for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
     return text + "]";
 }
+
+std::shared_ptr<const Checkpoint> Checkpoint::none() { return std::make_shared<EmptyCheckpoint>(); }
 
 uint64_t Checkpoint::fingerprint() const {
     Hasher hash;

@@ -67,6 +67,9 @@ class Checkpoint {
     /// .safetensors file. Reads headers only. Throws kMissingFile, kBadContent, kUnsupported.
     static std::shared_ptr<const Checkpoint> open(const std::string& path);
 
+    /// A checkpoint without files, for weights that are generated.
+    static std::shared_ptr<const Checkpoint> none();
+
     virtual ~Checkpoint() = default;
     virtual const std::vector<CheckpointFile>& files() const = 0;
     virtual const std::vector<StoredTensor>& tensors() const = 0;  ///< sorted by name

@@ -1,0 +1,182 @@
+#include <spdlog/fmt/fmt.h>
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "launch/commands/commands.h"
+#include "launch/console.h"
+#include "launch/engine_options.h"
+#include "launch/format.h"
+#include "launch/session.h"
+
+namespace conclave::launch {
+namespace {
+
+struct Test {
+    std::string name;  ///< "pp512", "tg128 x4"
+    int64_t prompt = 0, generate = 0, batch = 1;
+};
+
+struct Result {
+    Test test;
+    std::vector<double> rates;    ///< tokens/s of each run
+    double bytes_per_second = 0;  ///< packed weights read by rank 0, over its share of the ranks
+    double communication = 0;     ///< share of the time
+};
+
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+double mean(const std::vector<double>& v) {
+    double sum = 0;
+    for (double x : v) sum += x;
+    return sum / static_cast<double>(v.size());
+}
+
+double deviation(const std::vector<double>& v) {
+    if (v.size() < 2) return 0;
+    double squares = 0;
+    for (double x : v) squares += (x - mean(v)) * (x - mean(v));
+    return std::sqrt(squares / static_cast<double>(v.size() - 1));
+}
+
+std::vector<Test> tests_of(const BenchOptions& o) {
+    std::vector<Test> tests;
+    if (o.prompt > 0) tests.push_back({fmt::format("pp{}", o.prompt), o.prompt, 0, 1});
+    if (o.generate > 0)
+        for (int64_t b : o.batches)
+            tests.push_back({fmt::format("tg{}{}", o.generate, b > 1 ? fmt::format(" x{}", b) : ""),
+                             1, o.generate, b});
+    return tests;
+}
+
+/// One run: prompts first; what is timed are the steps that the test is about.
+double run_once(Engine& engine, Lead& lead, const Test& test, std::mt19937& random) {
+    for (int64_t b = 0; b < test.batch; ++b) {
+        SequenceRequest r;
+        for (int64_t t = 0; t < test.prompt; ++t)
+            r.prompt.push_back(static_cast<int32_t>(random() % engine.vocab_size()));
+        // The first token comes with the prompt's step, which a generation test does not time.
+        r.max_tokens = test.generate > 0 ? test.generate + 1 : 1;
+        r.ignore_eos = true;
+        engine.add(std::move(r));
+    }
+    if (test.generate > 0) lead.step();
+    const double begin = seconds_now();
+    while (engine.has_work()) lead.step();
+    return seconds_now() - begin;
+}
+
+Result measure(Engine& engine, Lead& lead, const Test& test, int64_t repetitions) {
+    std::mt19937 random(1);
+    Result result{test, {}, 0, 0};
+    run_once(engine, lead, test, random);
+    const EngineStats before = engine.stats();
+    double seconds = 0, untimed = 0;
+    const double begin = seconds_now();
+    for (int64_t i = 0; i < repetitions; ++i) {
+        const double took = run_once(engine, lead, test, random);
+        const double tokens =
+            static_cast<double>(test.generate > 0 ? test.generate * test.batch : test.prompt);
+        result.rates.push_back(tokens / took);
+        seconds += took;
+    }
+    untimed = seconds_now() - begin;
+    const EngineStats after = engine.stats();
+    result.bytes_per_second =
+        static_cast<double>(after.weight_bytes_read - before.weight_bytes_read) / untimed *
+        engine.size();
+    result.communication =
+        static_cast<double>(after.communication_nanoseconds - before.communication_nanoseconds) *
+        1e-9 / untimed;
+    return result;
+}
+
+void print_table(const Engine& engine, const std::vector<Result>& results, double read_limit) {
+    const ModelSummary& m = engine.model();
+    std::string out =
+        "| model | weights | ranks | test | t/s | GB/s | of read | comm |\n"
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |\n";
+    for (const Result& r : results)
+        out += fmt::format(
+            "| {} | {} | {} | {} | {:.2f} ± {:.2f} | {:.1f} | {:.0f} % | {:.0f} % |\n",
+            terminal_safe(m.model_type),
+            human_bytes(static_cast<double>(engine.stats().resident_weight_bytes) * engine.size()),
+            engine.size(), r.test.name, mean(r.rates), deviation(r.rates), r.bytes_per_second / 1e9,
+            100 * r.bytes_per_second / read_limit, 100 * r.communication);
+    print(out);
+}
+
+void print_json(const Engine& engine, const std::vector<Result>& results, double read_limit) {
+    nlohmann::ordered_json all = nlohmann::ordered_json::array();
+    for (const Result& r : results) {
+        nlohmann::ordered_json j;
+        j["version"] = conclave::version();
+        j["model"] = engine.model().path;
+        j["model_type"] = engine.model().model_type;
+        j["description"] = engine.description();
+        j["ranks"] = engine.size();
+        j["test"] = r.test.name;
+        j["n_prompt"] = r.test.generate > 0 ? 0 : r.test.prompt;
+        j["n_gen"] = r.test.generate;
+        j["batch_size"] = r.test.batch;
+        j["avg_ts"] = mean(r.rates);
+        j["stddev_ts"] = deviation(r.rates);
+        j["samples_ts"] = r.rates;
+        j["weight_bytes_per_second"] = r.bytes_per_second;
+        j["read_bytes_per_second"] = read_limit;
+        j["share_of_read"] = r.bytes_per_second / read_limit;
+        j["communication_share"] = r.communication;
+        all.push_back(std::move(j));
+    }
+    print(all.dump(1) + "\n");
+}
+
+}  // namespace
+
+int bench(const Invocation& invocation, const Comm& comm) {
+    Console console(invocation.verbose);
+    EngineOptions options = engine_options(invocation, comm, console);
+    const BenchOptions& bench = invocation.bench;
+    const std::vector<Test> tests = tests_of(bench);
+    together(comm, [&] {
+        if (tests.empty())
+            throw Error(ErrorCode::kUsage, "nothing to measure: --n-prompt and --n-gen are both 0");
+    });
+    int64_t longest = 0, batch = 1;
+    for (const Test& t : tests) {
+        longest = std::max(longest, t.prompt + t.generate + 1);
+        batch = std::max(batch, t.batch);
+    }
+    if (options.max_model_len == 0) options.max_model_len = longest;
+    options.max_num_seqs = std::max(options.max_num_seqs, batch);
+    // Whole blocks of 32 tokens for every sequence.
+    options.kv_cache_tokens = std::max(options.max_model_len, batch * (longest + 32));
+    const double read_limit = read_bandwidth(options, comm);
+    Engine engine(options, comm);
+    if (engine.rank() != 0) {
+        engine.follow();
+        return 0;
+    }
+    console.line(loaded_line(engine.load_report()));
+    console.line(engine.description());
+    console.line(fmt::format("memory reads at {:.1f} GB/s", read_limit / 1e9));
+    Lead lead(engine);
+    std::vector<Result> results;
+    for (const Test& t : tests) {
+        console.line("measuring " + t.name);
+        results.push_back(measure(engine, lead, t, bench.repetitions));
+    }
+    lead.finish();
+    if (bench.output == "json" || invocation.json)
+        print_json(engine, results, read_limit);
+    else
+        print_table(engine, results, read_limit);
+    return 0;
+}
+
+}  // namespace conclave::launch
