@@ -10,6 +10,7 @@ import sys
 import unittest
 
 import checkpoint
+from bench_cases import Bench
 from command import CONCLAVE, SOURCE, Case, error_lines, run, shakespeare, text
 from perplexity_cases import Perplexity
 
@@ -506,7 +507,7 @@ class MpiLayouts(Layouts):
         return ["mpirun", "-n", str(ranks), CONCLAVE], []
 
 
-PARTS = {c.__name__.lower(): c for c in (Usage, Run, Verify, Perplexity, Inspect, Files, Mpi, Layouts, MpiLayouts)}
+PARTS = {c.__name__.lower(): c for c in (Usage, Run, Verify, Perplexity, Bench, Inspect, Files, Mpi, Layouts, MpiLayouts)}
 
 
 def main():
