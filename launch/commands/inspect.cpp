@@ -65,13 +65,15 @@ void print_text(const ModelSummary& m) {
     line("architecture", terminal_safe(m.architecture) + " (" + terminal_safe(m.model_type) + ")");
     line("parameters", fmt::format("{} in {}", human_count(static_cast<double>(m.parameters)),
                                    human_bytes(static_cast<double>(m.bytes))));
-    line("layers", fmt::format("{}, hidden {}, vocabulary {}, up to {} tokens", m.layers,
-                               m.hidden_size, m.vocab_size, m.max_position_embeddings));
+    if (m.layers > 0)  // what an architecture that is not served means by its fields is unknown
+        line("layers", fmt::format("{}, hidden {}, vocabulary {}, up to {} tokens", m.layers,
+                                   m.hidden_size, m.vocab_size, m.max_position_embeddings));
     if (m.experts > 0)
         line("experts", fmt::format("{}, {} for each token, in {} layers", m.experts,
                                     m.experts_per_token, m.moe_layers));
-    line("attention", fmt::format("{} query heads, {} KV heads, {} wide", m.attention_heads,
-                                  m.kv_heads, m.head_dim));
+    if (m.layers > 0)
+        line("attention", fmt::format("{} query heads, {} KV heads, {} wide", m.attention_heads,
+                                      m.kv_heads, m.head_dim));
     line("quantization", terminal_safe(m.quantization));
     line("tokenizer", m.tokenizer ? "yes" : "none: takes and gives token ids");
     line("supported", m.supported ? "yes" : "no: " + terminal_safe(m.unsupported_reason));

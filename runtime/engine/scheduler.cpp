@@ -8,6 +8,12 @@
 #include "runtime/engine/kv_cache.h"
 
 namespace conclave::engine {
+namespace {
+
+/// Most logits of scored prompts in one step: 64 MiB on rank 0, whatever the vocabulary.
+constexpr int64_t kScoredLogits = int64_t{1} << 24;
+
+}  // namespace
 
 Scheduler::Scheduler(const StepLimits& limits) : limits_(limits) {
     // Taken from the back: lowest first.
@@ -124,13 +130,19 @@ StepMessage Scheduler::plan() {
     const auto left = [](const Sequence& s) {
         return static_cast<int64_t>(s.tokens.size()) - s.computed;
     };
+    int64_t scored = std::max<int64_t>(1, kScoredLogits / limits_.vocab_size);
     int64_t pending = 0;
     for (const auto& s : running_) pending += left(*s);
     admit(budget - pending);
     for (const bool decode : {true, false})
         for (auto& s : running_) {
             if ((s->computed >= s->prompt_tokens()) != decode || budget == 0) continue;
-            const int64_t tokens = std::min(left(*s), budget);
+            int64_t tokens = std::min(left(*s), budget);
+            if (!decode && s->request.prompt_logits) {
+                tokens = std::min(tokens, scored);
+                scored -= tokens;
+                if (tokens == 0) continue;
+            }
             budget -= tokens;
             put(*s, tokens, message);
         }
