@@ -31,7 +31,7 @@ int failed(const Comm& comm, const Error& error) {
     // MPI_Finalize could wait for the peer for ever. Without its barrier, time keeps the order:
     // rank 0 prints and its exit ends the job; if it is rank 0 that is lost, the next one speaks.
     if (comm.rank() != 0) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(750 + 250 * comm.rank()));
+        std::this_thread::sleep_for(std::chrono::seconds(std::min(2 * comm.rank() - 1, 5)));
         Console::error(error.what());
     }
     leave(code);

@@ -116,7 +116,7 @@ CpuFeatures cpu_from_environment() {
 std::string cpu_model_name() {
 #if CONCLAVE_X86
     constexpr uint32_t kFirst = 0x80000002, kLast = 0x80000004;
-    if (__get_cpuid_max(0x80000000, nullptr) < kLast) return "unknown";
+    if (static_cast<uint32_t>(__get_cpuid_max(0x80000000, nullptr)) < kLast) return "unknown";
     std::array<char, 48> brand{};
     for (uint32_t leaf = kFirst; leaf <= kLast; ++leaf) {
         const Registers r = cpuid(leaf, 0);
