@@ -218,7 +218,7 @@ void add_plan(CLI::App& app, Invocation& to) {
         ->type_name("N")
         ->capture_default_str();
     app.add_flag("--kernels", to.plan_kernels,
-                 "Also say which kernel serves which layer, and why others do not");
+                 "Print only which kernel serves which layer, and why others do not");
 }
 
 /// "1,2,4": whole numbers, each at least 1.

@@ -74,7 +74,8 @@ std::string kernel_list(const LoadPlan& p) {
     return out;
 }
 
-void print_text(const LoadPlan& p, bool kernels) {
+void print_text(const LoadPlan& p, bool kernels_only) {
+    if (kernels_only) return print(kernel_list(p));
     std::string out = "layout         " + p.layout + "\n";
     if (!p.layout_reason.empty()) out += "because        " + p.layout_reason + "\n";
     out += "instructions   " + p.isa + "\n";
@@ -83,7 +84,7 @@ void print_text(const LoadPlan& p, bool kernels) {
                        bytes(p.communication_bytes_per_token));
     out += "\n" + rank_table(p);
     for (const std::string& notice : p.notices) out += terminal_safe(notice) + "\n";
-    if (kernels) out += "\n" + kernel_list(p);
+    out += "\n" + kernel_list(p);
     print(out);
 }
 

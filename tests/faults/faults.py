@@ -17,6 +17,7 @@ from job import Job
 CONCLAVE, SOURCE = "", ""
 SOON = 5  # seconds that a job may live after one of its ranks has died
 DEADLINE = 3
+HUNG = DEADLINE + 10  # seconds that a job may live after one of them has stopped
 
 
 class Faults(unittest.TestCase):
@@ -59,7 +60,7 @@ class Faults(unittest.TestCase):
     def hangs(self, phase, rank, named):
         job = self.start(phase, "--deadline", DEADLINE)
         job.signal(rank, signal.SIGSTOP)
-        code = self.ended(job, DEADLINE + SOON, rf'conclave: error: .*deadline of {DEADLINE} s.*rank {rank} .*phase "{named}')
+        code = self.ended(job, HUNG, rf'conclave: error: .*deadline of {DEADLINE} s.*rank {rank} .*phase "{named}')
         self.assertEqual(code, 75)
         self.assertEqual(len(re.findall("conclave: error:", job.err)), 1, job.err)
 
@@ -117,7 +118,7 @@ class Mpirun(Faults):
     def test_terminated(self):
         job = self.start("decode")
         job.signal(None, signal.SIGTERM)
-        self.ended(job, SOON, "")
+        self.ended(job, SOON, "loaded")
 
     def test_killed(self):
         """Its ranks notice that it is gone."""
