@@ -29,11 +29,11 @@ int failed(const Comm& comm, const Error& error) {
     if (comm.rank() == 0) Console::error(error.what());
     if (error.code() != ErrorCode::kComm) return code;
     // MPI_Finalize could wait for the peer for ever. Without its barrier, time keeps the order:
-    // rank 0 prints and its exit ends the job, for which mpirun takes up to 1.5 s; if it is rank 0
-    // that is lost, the next one speaks.
+    // rank 0 prints and its exit ends the job, for which mpirun takes 1 or 2 s; if it is rank 0
+    // that is lost, rank 1 speaks.
     if (comm.rank() != 0) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(2500 * std::min(comm.rank(), 2)));
-        Console::error(error.what());
+        std::this_thread::sleep_for(std::chrono::milliseconds(comm.rank() == 1 ? 2500 : 5000));
+        if (comm.rank() == 1) Console::error(error.what());
     }
     leave(code);
 }

@@ -105,13 +105,13 @@ class Hang(Faults):
     def test_in_a_step(self):
         self.hangs("prefill", 1, "")
 
-    def test_rank_0_in_a_step(self):
-        self.hangs("prefill", 0, "")
 
-
-class HangInDecode(Faults):
+class HangAtEnds(Faults):
     def test_a_follower(self):
         self.hangs("decode", 3, "")
+
+    def test_rank_0_in_a_step(self):
+        self.hangs("prefill", 0, "")
 
 
 class Mpirun(Faults):
@@ -172,7 +172,7 @@ class Files(unittest.TestCase):
         self.each(lambda path: os.symlink(path, path))
 
 
-PARTS = {c.__name__.lower(): c for c in (Load, Prefill, Decode, Hang, HangInDecode, Mpirun, Files)}
+PARTS = {c.__name__.lower(): c for c in (Load, Prefill, Decode, Hang, HangAtEnds, Mpirun, Files)}
 
 
 def main():
