@@ -1,5 +1,5 @@
-// membw: how fast memory is read in 2 MiB pages, by one thread and by all that this process may use.
-// The floor that decode speeds are compared with; run it in the same minute.
+// membw: how fast memory is read in 2 MiB pages, by one thread and by all that this process may
+// use. The floor that decode speeds are compared with; run it in the same minute.
 #include <cstdio>
 
 #include "runtime/api/conclave.hpp"
