@@ -216,6 +216,11 @@ class IndexedConfig final : public quant::QuantizationConfig {
         return m;
     }
 
+    quant::StoredMatrix imagine(const quant::MatrixSource& s,
+                                const quant::Encoding& e) const override {
+        return quant::plain_matrix(s, e.code);
+    }
+
   private:
     std::string indexer_;
 };
