@@ -115,11 +115,6 @@ std::unique_ptr<Model> dense_decoder(const ModelShape& s, WeightBuilder& b,
     return standard_decoder(s, b, std::move(blocks));
 }
 
-std::vector<std::string> standard_ignorable() {
-    // A tied head is stored again by some writers; where it is not tied, it is read.
-    return {"*.rotary_emb.inv_freq", "lm_head.weight"};
-}
-
 std::unique_ptr<Model> standard_decoder(const ModelShape& s, WeightBuilder& b,
                                         std::vector<DecoderBlock> blocks) {
     const std::string embed = "model.embed_tokens";

@@ -64,9 +64,6 @@ DecoderBlock decoder_block(sharding::WeightBuilder& builder, const std::string& 
 std::unique_ptr<Model> dense_decoder(const ModelShape& shape, sharding::WeightBuilder& builder,
                                      AttentionShape (*attention)(const ModelShape&, int64_t layer));
 
-/// Tensors that any decoder's checkpoint may have and that are not read.
-std::vector<std::string> standard_ignorable();
-
 /// model.embed_tokens, model.norm and lm_head (or the embedding, where tied) around `blocks`.
 std::unique_ptr<Model> standard_decoder(const ModelShape& shape, sharding::WeightBuilder& builder,
                                         std::vector<DecoderBlock> blocks);

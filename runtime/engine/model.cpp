@@ -15,6 +15,11 @@ const std::vector<Architecture>& architectures() {
     return all;
 }
 
+std::vector<std::string> standard_ignorable() {
+    // A tied head is stored again by some writers; where it is not tied, it is read.
+    return {"*.rotary_emb.inv_freq", "lm_head.weight"};
+}
+
 const Architecture& find_architecture(const Json& config, const std::string& file) {
     const ModelName name = model_name(config, file);
     std::string served;

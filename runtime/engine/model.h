@@ -33,6 +33,9 @@ struct Architecture {
     std::vector<std::string> ignorable;
 };
 
+/// Tensors that any decoder's checkpoint may have and that are not read.
+std::vector<std::string> standard_ignorable();
+
 const std::vector<Architecture>& architectures();
 /// By architecture name, or by model_type where the config states no architecture. Throws
 /// kUnsupported naming those that are served.
