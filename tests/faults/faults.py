@@ -62,7 +62,9 @@ class Faults(unittest.TestCase):
         job.signal(rank, signal.SIGSTOP)
         code = self.ended(job, HUNG, rf'conclave: error: .*deadline of {DEADLINE} s.*rank {rank} .*phase "{named}')
         self.assertEqual(code, 75)
-        self.assertEqual(len(re.findall("conclave: error:", job.err)), 1, job.err)
+        # One line, but that mpirun wakes a stopped rank to end it, which may then say the same.
+        said = set(re.findall("conclave: error:.*", job.err))
+        self.assertEqual(len(said), 1, job.err)
 
 
 class Load(Faults):
