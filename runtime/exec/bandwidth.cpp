@@ -24,18 +24,21 @@ void for_parts(Executor& executor, const Slab& slab, Body&& body) {
     });
 }
 
-/// Four independent sums of 64 bytes a turn: more than one load per cycle needs no more.
+typedef uint64_t Lane
+    __attribute__((vector_size(16)));  // what every x86-64 and arm64 loads at once
+
+/// Eight independent chains, two cache lines a turn in one forward stream.
 uint64_t sum_of(const std::byte* p, size_t bytes) {
-    uint64_t sum[32] = {};
-    for (size_t i = 0; i < bytes; i += sizeof sum) {
-        uint64_t v[32];
-        std::memcpy(v, p + i, sizeof v);
+    Lane s0 = {}, s1 = {}, s2 = {}, s3 = {}, s4 = {}, s5 = {}, s6 = {}, s7 = {};
+    for (size_t i = 0; i < bytes; i += 128) {
+        const Lane* v = reinterpret_cast<const Lane*>(p + i);
         __builtin_prefetch(p + i + 4096);
-        for (int j = 0; j < 32; ++j) sum[j] += v[j];
+        __builtin_prefetch(p + i + 4096 + 64);
+        s0 ^= v[0], s1 ^= v[1], s2 ^= v[2], s3 ^= v[3];
+        s4 ^= v[4], s5 ^= v[5], s6 ^= v[6], s7 ^= v[7];
     }
-    uint64_t total = 0;
-    for (uint64_t s : sum) total ^= s;
-    return total;
+    const Lane all = s0 ^ s1 ^ s2 ^ s3 ^ s4 ^ s5 ^ s6 ^ s7;
+    return all[0] ^ all[1];
 }
 
 }  // namespace
