@@ -103,6 +103,17 @@ DecoderBlock decoder_block(WeightBuilder& b, const std::string& prefix, const Mo
             {}};
 }
 
+moe::MoeLayer standard_moe(WeightBuilder& b, const std::string& mlp, const ModelShape& s,
+                           const std::optional<moe::SharedExpertSource>& shared) {
+    return moe::MoeLayer(b, {s.experts, s.experts_per_token, s.norm_topk_prob}, {mlp + ".gate"},
+                         sharding::ExpertSource{.prefix = mlp + ".experts",
+                                                .fused = mlp + ".experts",
+                                                .experts = s.experts,
+                                                .width = s.expert_width,
+                                                .hidden = s.hidden_size},
+                         shared);
+}
+
 std::unique_ptr<Model> dense_decoder(const ModelShape& s, WeightBuilder& b,
                                      AttentionShape (*attention)(const ModelShape&, int64_t)) {
     std::vector<DecoderBlock> blocks;

@@ -60,6 +60,12 @@ AttentionShape attention_shape(const ModelShape& shape, int64_t layer);
 DecoderBlock decoder_block(sharding::WeightBuilder& builder, const std::string& prefix,
                            const ModelShape& shape, const AttentionShape& attention);
 
+/// The mixture at `mlp` under the names most families use: mlp.gate,
+/// mlp.experts.E.{gate,up,down}_proj.
+moe::MoeLayer standard_moe(sharding::WeightBuilder& builder, const std::string& mlp,
+                           const ModelShape& shape,
+                           const std::optional<moe::SharedExpertSource>& shared = {});
+
 /// model.layers.N as blocks with a dense feed-forward layer, its attention by `attention`.
 std::unique_ptr<Model> dense_decoder(const ModelShape& shape, sharding::WeightBuilder& builder,
                                      AttentionShape (*attention)(const ModelShape&, int64_t layer));

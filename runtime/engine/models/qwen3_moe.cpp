@@ -20,13 +20,7 @@ std::unique_ptr<Model> build(const ModelShape& s, sharding::WeightBuilder& b) {
         attention.qk_norm = QkNorm::kPerHead;
         DecoderBlock& block = blocks.emplace_back(decoder_block(b, layer, s, attention));
         if (s.moe_layer[i])
-            block.moe.emplace(b, moe::RouterSpec{s.experts, s.experts_per_token, s.norm_topk_prob},
-                              std::vector{mlp + ".gate"},
-                              sharding::ExpertSource{.prefix = mlp + ".experts",
-                                                     .fused = mlp + ".experts",
-                                                     .experts = s.experts,
-                                                     .width = s.expert_width,
-                                                     .hidden = s.hidden_size});
+            block.moe = standard_moe(b, mlp, s);
         else
             block.mlp.emplace(b, mlp, s.hidden_size, s.intermediate_size);
     }
