@@ -141,12 +141,17 @@ void add_engine(CLI::App& app, EngineOptions& to) {
         ->type_name("TYPE")
         ->group(group)
         ->default_str("auto");
-    app.add_option("-t,--threads", to.threads, "Threads of each rank")
+}
+
+constexpr const char* kThreadsDefault = "CPUs it may use / ranks sharing them";
+
+void add_threads(CLI::App& app, int& to) {
+    app.add_option("-t,--threads", to, "Threads of each rank")
         ->envname("CONCLAVE_THREADS")
         ->check(at_least(1, 4096))
         ->type_name("N")
-        ->group(group)
-        ->default_str("CPUs it may use / ranks sharing them");
+        ->group("Engine")
+        ->default_str(kThreadsDefault);
 }
 
 void add_limits(CLI::App& app, EngineOptions& to, const char* context_default) {
@@ -222,9 +227,9 @@ void add_plan(CLI::App& app, Invocation& to) {
 }
 
 /// "1,2,4": whole numbers, each at least 1.
-void add_counts(CLI::App& app, const char* name, std::vector<int64_t>& to, const char* what,
-                const std::string& fallback) {
-    app.add_option(name, to, what)
+CLI::Option* add_counts(CLI::App& app, const char* name, std::vector<int64_t>& to, const char* what,
+                        const std::string& fallback) {
+    return app.add_option(name, to, what)
         ->delimiter(',')
         ->check(at_least(1, 1 << 20))
         ->type_name("N,N")
@@ -249,6 +254,9 @@ void add_bench(CLI::App& app, BenchOptions& to) {
         ->group("Measurement")
         ->capture_default_str();
     add_counts(app, "--batch-sizes", to.batches, "Sequences that generate together", "1");
+    add_counts(app, "-t,--threads", to.threads,
+               "Threads of each rank; several: one engine after the other", kThreadsDefault)
+        ->envname("CONCLAVE_THREADS");
     app.add_option("-o,--output", to.output, "md (a table) or json")
         ->check(one_of({"md", "json"}))
         ->type_name("FORMAT")
@@ -470,6 +478,7 @@ class CommandLine {
             command.add_flag("--json", to_.json, "Print one JSON object");
         }
         add_engine(command, to_.engine);
+        if (to_.command != Command::kBench) add_threads(command, to_.engine.threads);
         if (to_.command != Command::kInspect && to_.command != Command::kPlan)
             add_ranks(command, to_);
         add_limits(command, to_.engine, context_default);

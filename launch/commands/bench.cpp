@@ -19,7 +19,17 @@ struct Test {
     int64_t prompt = 0, generate = 0, batch = 1;
 };
 
+/// An engine that was measured.
+struct Run {
+    ModelSummary model;
+    LoadReport load;
+    std::string description;
+    double weight_bytes = 0;  ///< packed, of all ranks
+    double read_limit = 0;    ///< bytes/s that its threads read from memory
+};
+
 struct Result {
+    Run run;
     Test test;
     std::vector<double> rates;    ///< tokens/s of each run
     double bytes_per_second = 0;  ///< packed weights read by rank 0, over its share of the ranks
@@ -71,9 +81,9 @@ double run_once(Engine& engine, Lead& lead, const Test& test, std::mt19937& rand
     return seconds_now() - begin;
 }
 
-Result measure(Engine& engine, Lead& lead, const Test& test, int64_t repetitions) {
+Result measure(Engine& engine, Lead& lead, const Run& run, const Test& test, int64_t repetitions) {
     std::mt19937 random(1);
-    Result result{test, {}, 0, 0};
+    Result result{run, test, {}, 0, 0};
     run_once(engine, lead, test, random);
     const EngineStats before = engine.stats();
     double seconds = 0, untimed = 0;
@@ -96,30 +106,32 @@ Result measure(Engine& engine, Lead& lead, const Test& test, int64_t repetitions
     return result;
 }
 
-void print_table(const Engine& engine, const std::vector<Result>& results, double read_limit) {
-    const ModelSummary& m = engine.model();
+void print_table(const std::vector<Result>& results) {
     std::string out =
-        "| model | weights | ranks | test | t/s | GB/s | of read | comm |\n"
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |\n";
+        "| model | weights | ranks | threads | layout | test | t/s | GB/s | of read | comm |\n"
+        "| --- | ---: | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |\n";
     for (const Result& r : results)
         out += fmt::format(
-            "| {} | {} | {} | {} | {:.2f} ± {:.2f} | {:.1f} | {:.0f} % | {:.0f} % |\n",
-            terminal_safe(m.model_type),
-            human_bytes(static_cast<double>(engine.stats().resident_weight_bytes) * engine.size()),
-            engine.size(), r.test.name, mean(r.rates), deviation(r.rates), r.bytes_per_second / 1e9,
-            100 * r.bytes_per_second / read_limit, 100 * r.communication);
+            "| {} | {} | {} | {} | {} | {} | {:.2f} ± {:.2f} | {:.1f} | {:.0f} % | {:.0f} % |\n",
+            terminal_safe(r.run.model.model_type), human_bytes(r.run.weight_bytes),
+            r.run.load.ranks, r.run.load.threads, r.run.load.layout, r.test.name, mean(r.rates),
+            deviation(r.rates), r.bytes_per_second / 1e9,
+            100 * r.bytes_per_second / r.run.read_limit, 100 * r.communication);
     print(out);
 }
 
-void print_json(const Engine& engine, const std::vector<Result>& results, double read_limit) {
+void print_json(const std::vector<Result>& results) {
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
     for (const Result& r : results) {
         nlohmann::ordered_json j;
         j["version"] = conclave::version();
-        j["model"] = engine.model().path;
-        j["model_type"] = engine.model().model_type;
-        j["description"] = engine.description();
-        j["ranks"] = engine.size();
+        j["model"] = r.run.model.path;
+        j["model_type"] = r.run.model.model_type;
+        j["description"] = r.run.description;
+        j["ranks"] = r.run.load.ranks;
+        j["n_threads"] = r.run.load.threads;
+        j["layout"] = r.run.load.layout;
+        j["weight_bytes"] = r.run.weight_bytes;
         j["test"] = r.test.name;
         j["n_prompt"] = r.test.generate > 0 ? 0 : r.test.prompt;
         j["n_gen"] = r.test.generate;
@@ -128,12 +140,42 @@ void print_json(const Engine& engine, const std::vector<Result>& results, double
         j["stddev_ts"] = deviation(r.rates);
         j["samples_ts"] = r.rates;
         j["weight_bytes_per_second"] = r.bytes_per_second;
-        j["read_bytes_per_second"] = read_limit;
-        j["share_of_read"] = r.bytes_per_second / read_limit;
+        j["read_bytes_per_second"] = r.run.read_limit;
+        j["share_of_read"] = r.bytes_per_second / r.run.read_limit;
         j["communication_share"] = r.communication;
         all.push_back(std::move(j));
     }
     print(all.dump(1) + "\n");
+}
+
+/// Collective: loads the model and runs all tests; results on rank 0. The memory's read rate is the
+/// better of two probes, one before and one after: a probe that met other work would flatter.
+void measure_engine(const EngineOptions& options, const Comm& comm, const std::vector<Test>& tests,
+                    int64_t repetitions, Console& console, std::vector<Result>& results) {
+    double read_limit = read_bandwidth(options, comm);
+    const size_t first = results.size();
+    {
+        Engine engine(options, comm);
+        if (engine.rank() != 0) {
+            engine.follow();
+        } else {
+            console.line(loaded_line(engine.load_report()));
+            console.line(engine.description());
+            const Run run{
+                engine.model(), engine.load_report(), engine.description(),
+                static_cast<double>(engine.stats().resident_weight_bytes) * engine.size()};
+            Lead lead(engine);
+            for (const Test& t : tests) {
+                console.line("measuring " + t.name);
+                results.push_back(measure(engine, lead, run, t, repetitions));
+            }
+            lead.finish();
+        }
+    }
+    read_limit = std::max(read_limit, read_bandwidth(options, comm));
+    for (size_t i = first; i < results.size(); ++i) results[i].run.read_limit = read_limit;
+    if (comm.rank() == 0)
+        console.line(fmt::format("memory reads at {:.1f} GB/s", read_limit / 1e9));
 }
 
 }  // namespace
@@ -156,26 +198,18 @@ int bench(const Invocation& invocation, const Comm& comm) {
     options.max_num_seqs = std::max(options.max_num_seqs, batch);
     // Whole blocks of 32 tokens for every sequence.
     options.kv_cache_tokens = std::max(options.max_model_len, batch * (longest + 32));
-    const double read_limit = read_bandwidth(options, comm);
-    Engine engine(options, comm);
-    if (engine.rank() != 0) {
-        engine.follow();
-        return 0;
-    }
-    console.line(loaded_line(engine.load_report()));
-    console.line(engine.description());
-    console.line(fmt::format("memory reads at {:.1f} GB/s", read_limit / 1e9));
-    Lead lead(engine);
+    std::vector<int64_t> threads = bench.threads;
+    if (threads.empty()) threads.push_back(0);
     std::vector<Result> results;
-    for (const Test& t : tests) {
-        console.line("measuring " + t.name);
-        results.push_back(measure(engine, lead, t, bench.repetitions));
+    for (int64_t t : threads) {
+        options.threads = static_cast<int>(t);
+        measure_engine(options, comm, tests, bench.repetitions, console, results);
     }
-    lead.finish();
+    if (comm.rank() != 0) return 0;
     if (bench.output == "json" || invocation.json)
-        print_json(engine, results, read_limit);
+        print_json(results);
     else
-        print_table(engine, results, read_limit);
+        print_table(results);
     return 0;
 }
 

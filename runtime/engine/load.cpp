@@ -152,6 +152,8 @@ void Engine::load(const EngineOptions& options) {
     comm.all_gather(&loaded.needed_bytes, all.data(), bytes);
     for (uint64_t b : all) report_.bytes += b;
     report_.ranks = comm.size();
+    report_.threads = setup.threads;
+    report_.layout = layout.grid.to_string();
     report_.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
@@ -163,7 +165,7 @@ void Engine::load(const EngineOptions& options) {
         "{} activations, {}, {} thread{} per rank, {}{}",
         builder->kernels().empty() ? options.activations
                                    : quant::activation_rule_name(builder->kernels()[0].rule),
-        isa_name(best), setup.threads, setup.threads == 1 ? "" : "s", layout.grid.to_string(),
+        isa_name(best), setup.threads, setup.threads == 1 ? "" : "s", report_.layout,
         options.deterministic ? ", deterministic" : "");
 }
 

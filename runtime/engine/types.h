@@ -86,6 +86,8 @@ struct LoadReport {
     uint64_t bytes = 0;  ///< needed by all ranks, as read
     double seconds = 0;
     int ranks = 1;
+    int threads = 0;     ///< of rank 0
+    std::string layout;  ///< "tensor parallel 4, experts 2x2 (TPxEP)"
 };
 
 /// Of this rank.

@@ -31,6 +31,12 @@ class Bench(Case):
             self.assertGreater(t["avg_ts"], 0)
             self.assertGreater(t["weight_bytes_per_second"], 0)
 
+    def test_several_thread_counts(self):
+        out, _ = self.succeeds("bench", shape("llama"), "-p", "8", "-n", "2", "-r", "1", "-t", "1,2",
+                               "--local-ranks", "2", "--json")
+        self.assertEqual([(t["n_threads"], t["test"]) for t in json.loads(out)],
+                         [(1, "pp8"), (1, "tg2"), (2, "pp8"), (2, "tg2")])
+
     def test_real_weights(self):
         out, _ = self.succeeds("bench", shape("llama"), "-p", "8", "-n", "0", "-r", "1")
         self.assertEqual(len(out.splitlines()), 3)

@@ -97,9 +97,9 @@ TEST(Progress, EachKindOfWorkStartsAnew) {
 }
 
 TEST(Progress, LastLine) {
-    EXPECT_EQ(loaded_line({static_cast<uint64_t>(42.1 * kGiB), 31.2, 8}),
+    EXPECT_EQ(loaded_line({static_cast<uint64_t>(42.1 * kGiB), 31.2, 8, 1, ""}),
               "loaded 42.1 GiB in 31.2 s (1.35 GiB/s, 8 ranks)");
-    EXPECT_EQ(loaded_line({1024, 0, 1}), "loaded 1.0 KiB in 0.0 s (1 rank)");
+    EXPECT_EQ(loaded_line({1024, 0, 1, 1, ""}), "loaded 1.0 KiB in 0.0 s (1 rank)");
 }
 
 }  // namespace
