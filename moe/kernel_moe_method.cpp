@@ -1,5 +1,7 @@
 #include "moe/kernel_moe_method.h"
 
+#include <numeric>
+
 #include "runtime/base/interval.h"
 #include "sharding/gemm_tasks.h"
 #include "sharding/kernel_linear_method.h"
@@ -33,13 +35,13 @@ void KernelMoeMethod::apply_w13(const quant::FusedMoeWeights& weights, quant::We
         const int64_t first = dispatch.offsets[e], rows = dispatch.offsets[e + 1] - first;
         if (rows == 0) continue;
         const quant::LinearWeights& w = weights.w13[e];
-        const auto* gate = x.form(w.descriptor.rule, w.parts[0].kernel->x);
-        const auto* up = x.form(w.descriptor.rule, w.parts[1].kernel->x);
-        Expert a{&w, {}, {}};
-        for (int64_t r = 0; r < rows; ++r) {
-            a.gate_x.push_back(gate[dispatch.token[first + r]]);
-            a.up_x.push_back(up[dispatch.token[first + r]]);
-        }
+        const std::span<const int32_t> tokens =
+            dispatch.token.subspan(static_cast<size_t>(first), static_cast<size_t>(rows));
+        const auto form = [&](size_t part) {
+            return x.form(w.descriptor.parts[part].rule, w.parts[part].kernel->x,
+                          w.parts[part].layout, tokens);
+        };
+        Expert a{&w, form(0), form(1)};
         bases.count(w.parts[0].bytes() + w.parts[1].bytes());
         active.push_back(std::move(a));
         jobs.push_back({&w.parts[0], active.back().gate_x.data(), rows,
@@ -56,8 +58,8 @@ void KernelMoeMethod::apply_w13(const quant::FusedMoeWeights& weights, quant::We
         const int64_t columns = b.end - b.begin, tile_stride = round_up(columns, 16);
         const size_t tile_bytes = static_cast<size_t>(job.rows * tile_stride) * sizeof(float);
         std::byte* scratch =
-            executor.scratch(tile_bytes + std::max(gate.kernel->scratch_bytes(gate.k),
-                                                   up.kernel->scratch_bytes(up.k)));
+            executor.scratch(tile_bytes + std::max(gate.kernel->scratch_bytes(gate.layout),
+                                                   up.kernel->scratch_bytes(up.layout)));
         float* tile = reinterpret_cast<float*>(scratch);
         float* out = job.out + b.piece->rows.begin + b.begin;
         sharding::run_block(gate, b, job.x, job.rows, out, stride, bases, scratch + tile_bytes);
@@ -75,13 +77,17 @@ void KernelMoeMethod::apply_w2(const quant::FusedMoeWeights& weights, quant::Wei
                                const quant::DispatchView& dispatch, float* out, int64_t stride,
                                Executor& executor) const {
     std::vector<GemmJob> jobs;
+    std::vector<std::vector<const void*>> inputs;
+    std::vector<int32_t> slots;
     for (size_t e = 0; e < weights.w2.size(); ++e) {
         const int64_t first = dispatch.offsets[e], rows = dispatch.offsets[e + 1] - first;
         if (rows == 0) continue;
         const quant::LinearWeights& w = weights.w2[e];
-        jobs.push_back({&w.parts[0],
-                        intermediate.form(w.descriptor.rule, w.parts[0].kernel->x) + first, rows,
-                        out + first * stride, stride});
+        slots.resize(static_cast<size_t>(rows));
+        std::iota(slots.begin(), slots.end(), static_cast<int32_t>(first));
+        inputs.push_back(intermediate.form(w.descriptor.parts[0].rule, w.parts[0].kernel->x,
+                                           w.parts[0].layout, slots));
+        jobs.push_back({&w.parts[0], inputs.back().data(), rows, out + first * stride, stride});
     }
     sharding::run_gemms(jobs, bases, executor);
 }

@@ -1,6 +1,7 @@
 // The activation pass: input rows in the form that kernels read, made once per (input, rule).
 #pragma once
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "quant/encoding.h"
@@ -22,18 +23,34 @@ class PreparedInput {
     const float* f32() const { return x_; }
     int64_t stride() const { return stride_; }
 
-    /// rows() pointers, as GemmCall::x wants them. From the thread that drives the rank only.
-    const void* const* form(ActivationRule rule, XType type);
+    /// rows() pointers, as GemmCall::x wants them for a matrix of this layout. From the thread that
+    /// drives the rank only.
+    const void* const* form(ActivationRule rule, XType type, const MatrixLayout& layout);
+    /// The same for some of the rows, which are not kept for later calls where columns are
+    /// permuted: experts that each have an order of their own would fill the workspace with rows
+    /// they do not use.
+    std::vector<const void*> form(ActivationRule rule, XType type, const MatrixLayout& layout,
+                                  std::span<const int32_t> rows);
 
   private:
-    const void* const* make(ActivationRule rule, XType type);
+    struct Form {
+        ActivationRule rule;
+        XType type;
+        const Grouping* groups;  ///< null where they make no difference
+        const void* const* rows;
+    };
+    /// Bytes of a written row; 0 where x itself serves.
+    int64_t row_bytes(ActivationRule rule, XType type, const Grouping* groups) const;
+    void write_row(ActivationRule rule, XType type, const Grouping* groups, int64_t row,
+                   std::byte* out) const;
+    void write_int8(const Grouping& groups, const float* x, std::byte* out) const;
 
     const float* x_;
     int64_t stride_, rows_, k_;
     const VectorOps& ops_;
     Executor& executor_;
     Workspace& workspace_;
-    const void* const* forms_[2][2] = {};  // [rule][type]
+    std::vector<Form> forms_;
 };
 
 }  // namespace conclave::quant

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,6 +25,9 @@ class TensorLookup {
   public:
     virtual ~TensorLookup() = default;
     virtual std::optional<TensorHeader> header(const std::string& name) const = 0;
+    /// All of a small tensor (group indices, shapes). Throws kBadContent where it is absent or has
+    /// more than `max_bytes`.
+    virtual std::vector<std::byte> read(const std::string& name, uint64_t max_bytes) const = 0;
 };
 
 /// Where the model says that a logical matrix lies; how it is stored there is the format's matter.
@@ -37,7 +41,7 @@ struct MatrixSource {
     int64_t lead_count = 0;  ///< length of that axis
 };
 
-enum class PieceRole : uint8_t { kCodes };
+enum class PieceRole : uint8_t { kCodes, kScales, kZeros };
 
 /// One stored tensor that a matrix is made of.
 struct StoredPiece {
@@ -53,17 +57,26 @@ class Codec;
 struct StoredMatrix {
     MatrixSource source;
     Encoding encoding;
-    const Codec* codec = nullptr;
+    std::shared_ptr<const Codec> codec;
     std::vector<StoredPiece> pieces;
+    /// Act-order: the group of each of the k columns. Null: as encoding.group says.
+    std::shared_ptr<const std::vector<int32_t>> group_of;
+    /// Tensors that belong to the matrix and are not loaded: shapes, group indices, zeros that a
+    /// symmetric format does not need.
+    std::vector<std::string> companions;
 };
+
+/// The groups of columns `k` of a matrix; null for float codes.
+std::shared_ptr<const Grouping> local_grouping(const StoredMatrix& matrix, Interval k);
 
 /// Elements of a stored piece seen as 2-D.
 struct StoredRect {
     Interval rows, cols;
 };
 
-/// A StoredRect in memory: row r begins at data + r * row_bytes.
+/// A StoredRect in memory: row rect.rows.begin + r begins at data + r * row_bytes.
 struct StagedRect {
+    StoredRect rect;
     const std::byte* data = nullptr;
     int64_t row_bytes = 0;
     int64_t phase = 0;  ///< where inside its group or word the first column lies; 0 for identity
@@ -81,13 +94,17 @@ class Codec {
     /// that keep activations near unit variance, a function of tensor name and place alone.
     virtual void generate(const StoredMatrix& matrix, size_t piece, const StoredRect& rect,
                           std::byte* out) const = 0;
+    /// Logical rows that should be read together, because stored rows hold a column of each: fewer
+    /// would read short pieces of every stored row.
+    virtual int64_t rows_per_read(const StoredMatrix&) const { return 1; }
     virtual size_t scratch_bytes(const StoredMatrix& matrix, Interval n, Interval k) const = 0;
-    /// `staged[i]` is what needs(i) asked for. The tile may point into it or into scratch.
+    /// `staged[i]` holds at least what needs(i, n, k) asks for. The tile may point into it or into
+    /// scratch, which is 64-byte aligned.
     virtual CodeTile decode(const StoredMatrix& matrix, Interval n, Interval k,
                             std::span<const StagedRect> staged, std::byte* scratch) const = 0;
 };
 
 /// Weights stored as the numbers themselves, [n, k] row-major: nothing to decode.
-const Codec& plain_codec();
+std::shared_ptr<const Codec> plain_codec();
 
 }  // namespace conclave::quant

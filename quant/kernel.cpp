@@ -10,13 +10,16 @@ std::vector<std::string> can_implement(const Kernel& kernel, const LinearDescrip
     if (!cpu.has(kernel.isa))
         reasons.push_back(std::string("needs ") + isa_name(kernel.isa) + ", the CPU has " +
                           (cpu.mask == 1 ? isa_name(Isa::kGeneric) : cpu.to_string()));
-    if (part.encoding.code != kernel.code)
+    if (part.layout.encoding.code != kernel.code)
         reasons.push_back(std::string("computes ") + code_name(kernel.code) + " codes, not " +
-                          code_name(part.encoding.code));
+                          code_name(part.layout.encoding.code));
     // Rounded to bf16 and held as f32, an input is still exact: f32 kernels serve every rule.
-    if (kernel.x == XType::kBF16 && linear.rule != ActivationRule::kBF16)
-        reasons.push_back(std::string("reads bf16 input, the activation rule is ") +
-                          activation_rule_name(linear.rule));
+    const bool fits = part.rule == ActivationRule::kInt8   ? kernel.x == XType::kI8
+                      : part.rule == ActivationRule::kBF16 ? kernel.x != XType::kI8
+                                                           : kernel.x == XType::kF32;
+    if (!fits)
+        reasons.push_back(std::string("reads ") + x_type_name(kernel.x) +
+                          " input, the activation rule is " + activation_rule_name(part.rule));
     if (linear.deterministic && !kernel.consistent)
         reasons.push_back("its order of summation is not fixed (deterministic mode)");
     return reasons;

@@ -12,26 +12,35 @@
 
 namespace conclave::quant {
 
-/// A horizontal slice of a matrix in model format: `rows` whole rows of `cols` codes.
+/// A horizontal slice of a matrix in model format: `rows` whole rows of `cols` codes. Integer codes
+/// are one byte each, whatever their bits, in the order of the logical columns (not in kernel
+/// order).
 struct CodeTile {
     const std::byte* codes = nullptr;  ///< row r begins at codes + r * row_bytes; any alignment
     int64_t row_bytes = 0;
     int64_t rows = 0;
     int64_t cols = 0;
+    /// Scale of row r and stored group g: scales[r * factor_stride + g - first_group], widened
+    /// exactly to f32. Zeros likewise; null where the encoding has zero_point.
+    const float* scales = nullptr;
+    const float* zeros = nullptr;
+    int64_t factor_stride = 0, first_group = 0;
 };
 
-/// out[r][j - n0] = sum over i in [0, k) of x[r][i] * W[j][i], for j in [n0, n1), r in [0, rows).
+/// out[r][j - n0] = sum over columns i of x[r][i] * W[j][i], for j in [n0, n1), r in [0, rows).
 struct GemmCall {
     const std::byte* packed = nullptr;  ///< 64-byte aligned, as pack() left it
-    int64_t n = 0, k = 0;               ///< size of the packed matrix
-    /// `rows` pointers to k elements of the kernel's XType (kBF16: k rounded up to even, the odd
-    /// one zero). 2-byte resp. 4-byte aligned; nothing beyond is read.
+    int64_t n = 0;                      ///< rows of the packed matrix
+    const MatrixLayout* layout = nullptr;
+    /// `rows` pointers to layout->k elements of the kernel's XType (kBF16: k rounded up to even,
+    /// the odd one zero; kF32 under a grouping: in kernel order; kI8: see int8_row_bytes()). 4-byte
+    /// aligned; nothing beyond is read.
     const void* const* x = nullptr;
     int64_t rows = 0;
     int64_t n0 = 0, n1 = 0;        ///< any columns with 0 <= n0 <= n1 <= n
     float* out = nullptr;          ///< where (row 0, column n0) goes; 4-byte aligned
     int64_t out_stride = 0;        ///< floats from one row to the next
-    std::byte* scratch = nullptr;  ///< scratch_bytes(k), 64-byte aligned
+    std::byte* scratch = nullptr;  ///< scratch_bytes(layout), 64-byte aligned
 };
 
 struct Kernel {
@@ -44,12 +53,13 @@ struct Kernel {
     /// one order that is the same for every M, N, offset, tile remainder and regime.
     bool consistent;
     int64_t row_block;  ///< pack() is called with row0 a multiple of this
-    size_t (*packed_bytes)(int64_t n, int64_t k);
-    /// Puts rows [row0, row0 + tile.rows) of an [n, k] matrix into place; tile.cols == k. Tiles
-    /// of one matrix may be packed concurrently. Every byte of packed_bytes(n, k) is written by
-    /// the time that all rows were packed.
-    void (*pack)(std::byte* packed, int64_t n, int64_t k, int64_t row0, const CodeTile& tile);
-    size_t (*scratch_bytes)(int64_t k);
+    size_t (*packed_bytes)(int64_t n, const MatrixLayout& layout);
+    /// Puts rows [row0, row0 + tile.rows) of an [n, k] matrix into place; tile.cols == layout.k.
+    /// Tiles of one matrix may be packed concurrently. Every byte of packed_bytes(n, layout) is
+    /// written by the time that all rows were packed.
+    void (*pack)(std::byte* packed, int64_t n, const MatrixLayout& layout, int64_t row0,
+                 const CodeTile& tile);
+    size_t (*scratch_bytes)(const MatrixLayout& layout);
     void (*run)(const GemmCall& call);
 };
 

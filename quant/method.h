@@ -38,10 +38,12 @@ struct PackedMatrix {
         size_t offset = 0;  ///< from the node's base; 64-byte aligned
     };
     const Kernel* kernel = nullptr;
-    int64_t n = 0, k = 0;
+    int64_t n = 0;
+    MatrixLayout layout;
     std::vector<Piece> pieces;
 
-    uint64_t bytes() const { return static_cast<uint64_t>(n * k * code_bits(kernel->code) / 8); }
+    /// What a product with it reads.
+    uint64_t bytes() const { return layout.k > 0 ? kernel->packed_bytes(n, layout) : 0; }
 };
 
 /// The weights of one linear layer on this rank.

@@ -64,9 +64,16 @@ class PlainCodec final : public Codec {
             }
     }
     size_t scratch_bytes(const StoredMatrix&, Interval, Interval) const override { return 0; }
-    CodeTile decode(const StoredMatrix&, Interval n, Interval k, std::span<const StagedRect> staged,
-                    std::byte*) const override {
-        return {staged[0].data, staged[0].row_bytes, n.size(), k.size()};
+    CodeTile decode(const StoredMatrix& m, Interval n, Interval k,
+                    std::span<const StagedRect> staged, std::byte*) const override {
+        const StagedRect& s = staged[0];
+        const StoredRect want = needs(m, 0, n, k);
+        CodeTile tile;
+        tile.codes = s.data + (want.rows.begin - s.rect.rows.begin) * s.row_bytes +
+                     (want.cols.begin - s.rect.cols.begin) * m.pieces[0].element_bytes;
+        tile.row_bytes = s.row_bytes;
+        tile.rows = n.size(), tile.cols = k.size();
+        return tile;
     }
 };
 
@@ -88,16 +95,25 @@ class UnquantizedConfig final : public QuantizationConfig {
 
 }  // namespace
 
-const Codec& plain_codec() {
-    static const PlainCodec codec;
+std::shared_ptr<const Codec> plain_codec() {
+    static const auto codec = std::make_shared<const PlainCodec>();
     return codec;
+}
+
+std::shared_ptr<const Grouping> local_grouping(const StoredMatrix& matrix, Interval k) {
+    if (!is_integer(matrix.encoding.code)) return nullptr;
+    if (!matrix.group_of)
+        return std::make_shared<Grouping>(uniform_grouping(k, matrix.encoding.group));
+    return std::make_shared<Grouping>(permuted_grouping(
+        std::span(*matrix.group_of)
+            .subspan(static_cast<size_t>(k.begin), static_cast<size_t>(k.size()))));
 }
 
 StoredMatrix plain_matrix(const MatrixSource& source, CodeType code) {
     StoredMatrix m;
     m.source = source;
     m.encoding.code = code;
-    m.codec = &plain_codec();
+    m.codec = plain_codec();
     StoredPiece piece;
     piece.tensor = source.bare ? source.stem : source.stem + ".weight";
     piece.element_bytes = code_bits(code) / 8;

@@ -2,22 +2,26 @@
 
 #include <cstring>
 
+#include "runtime/base/error.h"
+
 namespace conclave::sharding {
 namespace {
 
 template <int bytes>
-size_t row_bytes(int64_t n, int64_t k) {
-    return static_cast<size_t>(n * k * bytes);
+size_t row_bytes(int64_t n, const quant::MatrixLayout& layout) {
+    return static_cast<size_t>(n * layout.k * bytes);
 }
 
 template <int bytes>
-void keep_rows(std::byte* packed, int64_t, int64_t k, int64_t row0, const quant::CodeTile& tile) {
+void keep_rows(std::byte* packed, int64_t, const quant::MatrixLayout& layout, int64_t row0,
+               const quant::CodeTile& tile) {
+    const int64_t k = layout.k;
     for (int64_t r = 0; r < tile.rows; ++r)
         std::memcpy(packed + (row0 + r) * k * bytes, tile.codes + r * tile.row_bytes,
                     static_cast<size_t>(k * bytes));
 }
 
-size_t no_scratch(int64_t) { return 0; }
+size_t no_scratch(const quant::MatrixLayout&) { return 0; }
 
 template <int bytes>
 constexpr quant::Kernel storage(const char* name, quant::CodeType code) {
@@ -40,14 +44,17 @@ constexpr quant::Kernel kRowsBf16 = storage<2>("rows_bf16", quant::CodeType::kBF
 
 }  // namespace
 
-const quant::Kernel& row_storage(quant::CodeType code) {
-    switch (code) {
+const quant::Kernel& row_storage(const quant::Encoding& encoding) {
+    switch (encoding.code) {
         case quant::CodeType::kF32:
             return kRowsF32;
         case quant::CodeType::kF16:
             return kRowsF16;
-        default:
+        case quant::CodeType::kBF16:
             return kRowsBf16;
+        default:
+            throw Error(ErrorCode::kUnsupported, "embeddings are served in bf16, f16 and f32 only")
+                .found(encoding.to_string());
     }
 }
 
@@ -86,6 +93,9 @@ void VocabParallelEmbedding::apply(StepContext& context, std::span<const int32_t
                     break;
                 case quant::CodeType::kBF16:
                     context.ops.from_bf16(half, width_, next);
+                    break;
+                case quant::CodeType::kU4:
+                case quant::CodeType::kU8:  // row_storage() refused it
                     break;
             }
         }

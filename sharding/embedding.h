@@ -23,6 +23,6 @@ class VocabParallelEmbedding {
 };
 
 /// A "kernel" that keeps rows as they are stored: a layout for lookups, it multiplies nothing.
-const quant::Kernel& row_storage(quant::CodeType code);
+const quant::Kernel& row_storage(const quant::Encoding& encoding);
 
 }  // namespace conclave::sharding

@@ -17,7 +17,9 @@ constexpr double kLeastTaskBytes = 32768;
 /// Cost of one column: its bytes for few rows, its arithmetic for many (about 8 rows hide behind
 /// the memory's time for one).
 double column_cost(const GemmJob& job) {
-    return static_cast<double>(job.matrix->k) * 2 * (1 + static_cast<double>(job.rows) / 8);
+    return static_cast<double>(job.matrix->bytes()) /
+           static_cast<double>(std::max<int64_t>(job.matrix->n, 1)) *
+           (1 + static_cast<double>(job.rows) / 8);
 }
 
 }  // namespace
@@ -55,7 +57,7 @@ void run_block(const quant::PackedMatrix& matrix, const GemmBlock& block, const 
     quant::GemmCall call;
     call.packed = bases[block.piece->node] + block.piece->offset;
     call.n = block.piece->rows.size();
-    call.k = matrix.k;
+    call.layout = &matrix.layout;
     call.x = x;
     call.rows = rows;
     call.n0 = block.begin;
@@ -74,7 +76,8 @@ void run_gemms(std::span<const GemmJob> jobs, quant::WeightBases bases, Executor
     executor.parallel_for(counts, [&](int node, int64_t i) {
         const GemmBlock& b = blocks[node][i];
         const GemmJob& job = jobs[b.job];
-        std::byte* scratch = executor.scratch(job.matrix->kernel->scratch_bytes(job.matrix->k));
+        std::byte* scratch =
+            executor.scratch(job.matrix->kernel->scratch_bytes(job.matrix->layout));
         run_block(*job.matrix, b, job.x, job.rows, job.out + b.piece->rows.begin + b.begin,
                   job.out_stride, bases, scratch);
     });

@@ -28,8 +28,8 @@ struct GemmBlock {
 /// granule of 16 columns, so that no two threads write one cache line of a dense output row.
 std::vector<std::vector<GemmBlock>> divide(std::span<const GemmJob> jobs, const Executor& executor);
 
-/// Runs one block with the calling thread's scratch `scratch` (kernel->scratch_bytes(k)), writing
-/// column `begin` of row 0 to `out`.
+/// Runs one block with the calling thread's scratch `scratch` (kernel->scratch_bytes(layout)),
+/// writing column `begin` of row 0 to `out`.
 void run_block(const quant::PackedMatrix& matrix, const GemmBlock& block, const void* const* x,
                int64_t rows, float* out, int64_t out_stride, quant::WeightBases bases,
                std::byte* scratch);

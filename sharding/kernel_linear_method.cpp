@@ -9,12 +9,13 @@
 
 namespace conclave::sharding {
 
-quant::PackedMatrix reserve_matrix(const quant::Kernel& kernel, int64_t n, int64_t k,
+quant::PackedMatrix reserve_matrix(const quant::Kernel& kernel, int64_t n,
+                                   const quant::MatrixLayout& layout,
                                    quant::WeightReservation& memory) {
     quant::PackedMatrix m;
     m.kernel = &kernel;
     m.n = n;
-    m.k = k;
+    m.layout = layout;
     const int64_t block = std::max(kernel.row_block, kRowGranule), blocks = ceil_div(n, block);
     double share = 0;
     int64_t begin = 0;
@@ -27,7 +28,7 @@ quant::PackedMatrix reserve_matrix(const quant::Kernel& kernel, int64_t n, int64
                            static_cast<int64_t>(std::llround(static_cast<double>(blocks) * share)) *
                                block);
         if (end > begin) {
-            const size_t bytes = k > 0 ? kernel.packed_bytes(end - begin, k) : 0;
+            const size_t bytes = layout.k > 0 ? kernel.packed_bytes(end - begin, layout) : 0;
             m.pieces.push_back({node, {begin, end}, memory.reserve(node, bytes)});
         }
         begin = std::max(begin, end);
@@ -45,11 +46,11 @@ void KernelLinearMethod::create_weights(quant::LinearWeights& weights,
                 for (const std::string& reason : r.reasons)
                     why += fmt::format("; {}: {}", r.kernel->name, reason);
             throw Error(ErrorCode::kUnsupported, "no kernel can serve " + context.layer + "." +
-                                                     part.name + " (" + part.encoding.to_string() +
-                                                     ")" + why);
+                                                     part.name + " (" +
+                                                     part.layout.encoding.to_string() + ")" + why);
         }
         weights.parts.push_back(
-            reserve_matrix(*choice.kernel, part.n, weights.descriptor.k, context.memory));
+            reserve_matrix(*choice.kernel, part.n, part.layout, context.memory));
         if (context.choices) context.choices->push_back(std::move(choice));
     }
 }
@@ -61,8 +62,8 @@ void KernelLinearMethod::apply(const quant::LinearWeights& weights, quant::Weigh
     for (size_t p = 0; p < weights.parts.size(); ++p) {
         const quant::PackedMatrix& m = weights.parts[p];
         if (m.n == 0) continue;
-        jobs.push_back({&m, x.form(weights.descriptor.rule, m.kernel->x), x.rows(), out.out[p],
-                        out.stride[p]});
+        jobs.push_back({&m, x.form(weights.descriptor.parts[p].rule, m.kernel->x, m.layout),
+                        x.rows(), out.out[p], out.stride[p]});
     }
     run_gemms(jobs, bases, executor);
 }

@@ -15,8 +15,9 @@ class KernelLinearMethod final : public quant::LinearMethod {
                Executor& executor) const override;
 };
 
-/// Reserves memory for an [n, k] matrix in the layout of `kernel`, rows divided over the nodes.
-quant::PackedMatrix reserve_matrix(const quant::Kernel& kernel, int64_t n, int64_t k,
+/// Reserves memory for a matrix of n rows as `kernel` packs it, rows divided over the nodes.
+quant::PackedMatrix reserve_matrix(const quant::Kernel& kernel, int64_t n,
+                                   const quant::MatrixLayout& layout,
                                    quant::WeightReservation& memory);
 
 }  // namespace conclave::sharding

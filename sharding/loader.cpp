@@ -56,10 +56,10 @@ uint64_t needed_bytes(const MatrixItem& m, Interval rows, uint64_t* stripe) {
 class Loader {
   public:
     Loader(const Checkpoint& checkpoint, const IndexerRegistry& indexers, const LoadItems& items,
-           quant::WeightBases bases, Executor& executor)
+           WeightSink& sink, Executor& executor)
         : checkpoint_(checkpoint),
           indexers_(indexers),
-          bases_(bases),
+          sink_(sink),
           executor_(executor),
           imagined_(items.imagined) {
         for (const MatrixItem& m : items.matrices) add(m);
@@ -84,16 +84,20 @@ class Loader {
         const size_t parameter = ledger_.declare(m.stored.pieces[0].tensor, m.rows, m.cols.size());
         for (const auto& piece : m.packed->pieces) {
             if (piece.rows.empty()) continue;
-            const uint64_t row =
-                std::max<uint64_t>(1, needed_bytes(m, {m.rows.begin, m.rows.begin + 1}, nullptr));
-            const int64_t block = m.packed->kernel->row_block;
-            const int64_t step =
-                std::max<int64_t>(block, kStagingBytes / static_cast<int64_t>(row) / block * block);
-            for (int64_t r = 0; r < piece.rows.size(); r += step) {
+            const int64_t base = m.rows.begin + piece.rows.begin;
+            const auto bytes = [&](Interval rows) {
+                return needed_bytes(m, {base + rows.begin, base + rows.end}, nullptr);
+            };
+            const int64_t n = piece.rows.size(), block = m.packed->kernel->row_block;
+            const int64_t row = std::max<int64_t>(1, static_cast<int64_t>(bytes({0, n})) / n);
+            const int64_t step = round_up(std::max({block, kStagingBytes / row / block * block,
+                                                    m.stored.codec->rows_per_read(m.stored)}),
+                                          block);
+            for (int64_t r = 0; r < n; r += step) {
                 Task t;
                 t.matrix = &m, t.piece = &piece, t.parameter = parameter, t.node = piece.node;
-                t.rows = {r, std::min(r + step, piece.rows.size())};
-                t.bytes = row * static_cast<uint64_t>(t.rows.size());
+                t.rows = {r, std::min(r + step, n)};
+                t.bytes = bytes(t.rows);
                 tasks_.push_back(t);
             }
         }
@@ -120,18 +124,22 @@ class Loader {
     void load_vector(const Task& t) {
         const StoredTensor& s = stored(checkpoint_, t.vector->tensor);
         const int64_t width = stored_type_bits(s.type) / 8, n = t.rows.size();
-        std::byte* staging = executor_.scratch(t.bytes);
-        checkpoint_.read(s.file, s.offset + static_cast<uint64_t>(t.rows.begin * width),
-                         {staging, static_cast<size_t>(t.bytes)});
+        const size_t staged = static_cast<size_t>(round_up(static_cast<int64_t>(t.bytes), 64));
+        std::byte* staging = executor_.scratch(staged + static_cast<size_t>(n) * sizeof(float));
+        float* values = reinterpret_cast<float*>(staging + staged);
+        checkpoint_.read(
+            s.file, s.offset + static_cast<uint64_t>((t.vector->offset + t.rows.begin) * width),
+            {staging, static_cast<size_t>(t.bytes)});
         for (int64_t i = 0; i < n; ++i) {
             uint16_t half = 0;
             if (s.type == StoredType::kF32)
-                std::memcpy(&t.vector->out[i], staging + i * 4, 4);
+                std::memcpy(&values[i], staging + i * 4, 4);
             else
                 std::memcpy(&half, staging + i * 2, 2);
-            if (s.type == StoredType::kBF16) t.vector->out[i] = bf16_to_f32(half);
-            if (s.type == StoredType::kF16) t.vector->out[i] = f16_to_f32(half);
+            if (s.type == StoredType::kBF16) values[i] = bf16_to_f32(half);
+            if (s.type == StoredType::kF16) values[i] = f16_to_f32(half);
         }
+        sink_.put(*t.vector, {values, static_cast<size_t>(n)});
         ledger_.mark(t.parameter, t.rows);
     }
 
@@ -141,7 +149,12 @@ class Loader {
         const int64_t base = m.rows.begin + t.piece->rows.begin;
         const Interval rows{base + t.rows.begin, base + t.rows.end};
         const size_t pieces = m.stored.pieces.size();
-        const size_t decode = codec.scratch_bytes(m.stored, rows, m.cols);
+        // Decoded a few rows at a time, so that codes are still in L2 when they are packed.
+        const int64_t step =
+            round_up(std::max<int64_t>(1, kStagingBytes / std::max<int64_t>(1, m.cols.size()) / 2),
+                     m.packed->kernel->row_block);
+        const size_t decode = codec.scratch_bytes(
+            m.stored, {rows.begin, std::min(rows.begin + step, rows.end)}, m.cols);
         std::vector<quant::StagedRect> staged(pieces);
         std::vector<size_t> at(pieces + 1, 0);
         std::vector<OffsetTable> tables(pieces);
@@ -150,10 +163,13 @@ class Loader {
         std::byte* staging = executor_.scratch(at[pieces] + decode);
         for (size_t i = 0; i < pieces; ++i)
             staged[i] = read(m, i, rows, tables[i], staging + at[i]);
-        const quant::CodeTile tile =
-            codec.decode(m.stored, rows, m.cols, staged, staging + at[pieces]);
-        m.packed->kernel->pack(bases_[t.piece->node] + t.piece->offset, t.piece->rows.size(),
-                               m.packed->k, t.rows.begin, tile);
+        for (int64_t r = 0; r < rows.size(); r += step) {
+            const Interval part{r, std::min(r + step, rows.size())};
+            const quant::CodeTile tile =
+                codec.decode(m.stored, {rows.begin + part.begin, rows.begin + part.end}, m.cols,
+                             staged, staging + at[pieces]);
+            sink_.put(m, *t.piece, {t.rows.begin + part.begin, t.rows.begin + part.end}, tile);
+        }
         ledger_.mark(t.parameter, rows);
     }
 
@@ -183,10 +199,10 @@ class Loader {
     quant::StagedRect read(const MatrixItem& m, size_t i, Interval rows, const OffsetTable& table,
                            std::byte* out) const {
         const quant::StoredPiece& p = m.stored.pieces[i];
+        const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
         if (imagined_) {
-            const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
             m.stored.codec->generate(m.stored, i, rect, out);
-            return {out, rect.cols.size() * p.element_bytes, 0};
+            return {rect, out, rect.cols.size() * p.element_bytes, 0};
         }
         const StoredTensor& s = stored(checkpoint_, p.tensor);
         if (!p.indexer.empty()) {
@@ -195,25 +211,24 @@ class Loader {
                 checkpoint_.read(s.file, s.offset + r.offset, {next, r.bytes});
                 next += r.bytes;
             }
-            return {out + table.first, table.row_bytes, table.phase};
+            return {rect, out + table.first, table.row_bytes, table.phase};
         }
-        const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
         const int64_t whole = p.cols * p.element_bytes, left = rect.cols.begin * p.element_bytes;
         const RowRead row = row_read(p, rect);
         const uint64_t first = s.offset + static_cast<uint64_t>(rect.rows.begin * whole);
         if (row.bytes == whole) {
             checkpoint_.read(s.file, first, {out, static_cast<size_t>(rect.rows.size() * whole)});
-            return {out + left, whole, 0};
+            return {rect, out + left, whole, 0};
         }
         for (int64_t r = 0; r < rect.rows.size(); ++r)
             checkpoint_.read(s.file, first + static_cast<uint64_t>(r * whole + left),
                              {out + r * row.bytes, static_cast<size_t>(row.bytes)});
-        return {out, row.bytes, 0};
+        return {rect, out, row.bytes, 0};
     }
 
     const Checkpoint& checkpoint_;
     const IndexerRegistry& indexers_;
-    quant::WeightBases bases_;
+    WeightSink& sink_;
     Executor& executor_;
     const bool imagined_;
     std::vector<Task> tasks_;
@@ -229,6 +244,16 @@ int64_t rounds_for(uint64_t largest) {
 
 }  // namespace
 
+void PackingSink::put(const MatrixItem& item, const quant::PackedMatrix::Piece& piece,
+                      Interval rows, const quant::CodeTile& tile) {
+    item.packed->kernel->pack(bases_[piece.node] + piece.offset, piece.rows.size(),
+                              item.packed->layout, rows.begin, tile);
+}
+
+void PackingSink::put(const VectorItem& item, std::span<const float> values) {
+    std::copy(values.begin(), values.end(), item.out);
+}
+
 LoadStats predict_load(const Checkpoint& checkpoint, const LoadItems& items) {
     LoadStats stats;
     for (const MatrixItem& m : items.matrices)
@@ -240,12 +265,12 @@ LoadStats predict_load(const Checkpoint& checkpoint, const LoadItems& items) {
 }
 
 LoadStats load_weights(const Checkpoint& checkpoint, const IndexerRegistry& indexers,
-                       const LoadItems& items, quant::WeightBases bases, Executor& executor,
+                       const LoadItems& items, WeightSink& sink, Executor& executor,
                        comm::Communicator& comm, const LoadProgressFn& progress) {
     comm.set_phase("load");
     LoadStats stats = predict_load(checkpoint, items);
     const uint64_t before = checkpoint.counters().bytes;
-    Loader loader(checkpoint, indexers, items, bases, executor);
+    Loader loader(checkpoint, indexers, items, sink, executor);
 
     const std::vector<size_t> each(comm.size(), sizeof(uint64_t));
     std::vector<uint64_t> all(comm.size());

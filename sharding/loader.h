@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ namespace conclave::sharding {
 
 /// One logical matrix of which this rank holds rows x cols.
 struct MatrixItem {
+    quant::MatrixSource logical;  ///< the matrix under the name that an unquantized model gives it
     quant::StoredMatrix stored;
     Interval rows, cols;                          ///< logical, of this rank; neither empty
     const quant::PackedMatrix* packed = nullptr;  ///< owned by the layer
@@ -24,8 +26,11 @@ struct MatrixItem {
 
 /// One logical vector (norm weight, bias) of which this rank holds an interval, as f32.
 struct VectorItem {
-    std::string tensor;
-    Interval elements;
+    std::string name;    ///< of the logical vector
+    int64_t length = 0;  ///< of the logical vector
+    std::string tensor;  ///< where it is stored, from element `offset` on
+    int64_t offset = 0;
+    Interval elements;     ///< logical, of this rank
     float* out = nullptr;  ///< owned by the layer
 };
 
@@ -50,6 +55,28 @@ constexpr int64_t kStripeBelow = 4096;
 /// it when it is packed (512 KiB is no faster, 1 MiB 15 % slower).
 constexpr int64_t kStagingBytes = 256 << 10;
 
+/// Where what was read goes. Called concurrently, for every row and element of this rank once.
+class WeightSink {
+  public:
+    virtual ~WeightSink() = default;
+    /// `rows` of `piece` (of item.packed), decoded.
+    virtual void put(const MatrixItem& item, const quant::PackedMatrix::Piece& piece, Interval rows,
+                     const quant::CodeTile& tile) = 0;
+    virtual void put(const VectorItem& item, std::span<const float> values) = 0;
+};
+
+/// Packs matrices into place and copies vectors into their layers.
+class PackingSink final : public WeightSink {
+  public:
+    explicit PackingSink(quant::WeightBases bases) : bases_(bases) {}
+    void put(const MatrixItem& item, const quant::PackedMatrix::Piece& piece, Interval rows,
+             const quant::CodeTile& tile) override;
+    void put(const VectorItem& item, std::span<const float> values) override;
+
+  private:
+    quant::WeightBases bases_;
+};
+
 /// Bytes that loading would need and the part of them that stripes add: from headers alone.
 LoadStats predict_load(const Checkpoint& checkpoint, const LoadItems& items);
 
@@ -58,7 +85,7 @@ using LoadProgressFn = std::function<void(uint64_t done, uint64_t total)>;
 
 /// Collective. Throws the same error on all ranks if any rank fails; then nothing may be used.
 LoadStats load_weights(const Checkpoint& checkpoint, const IndexerRegistry& indexers,
-                       const LoadItems& items, quant::WeightBases bases, Executor& executor,
+                       const LoadItems& items, WeightSink& sink, Executor& executor,
                        comm::Communicator& comm, const LoadProgressFn& progress);
 
 }  // namespace conclave::sharding

@@ -18,6 +18,18 @@ class Headers final : public quant::TensorLookup {
         if (!t) return std::nullopt;
         return quant::TensorHeader{stored_type_name(t->type), t->shape};
     }
+    std::vector<std::byte> read(const std::string& name, uint64_t max_bytes) const override {
+        const StoredTensor* t = checkpoint_.find(name);
+        if (!t) throw Error(ErrorCode::kBadContent, "tensor is missing").tensor(name);
+        if (t->bytes > max_bytes)
+            throw Error(ErrorCode::kBadContent, "tensor is too large")
+                .tensor(name)
+                .expected(fmt::format("at most {} bytes", max_bytes))
+                .found(t->describe());
+        std::vector<std::byte> bytes(t->bytes);
+        checkpoint_.read(t->file, t->offset, bytes);
+        return bytes;
+    }
 
   private:
     const Checkpoint& checkpoint_;
@@ -84,6 +96,7 @@ quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource
         }
         if (!m) continue;
         for (const quant::StoredPiece& p : m->pieces) used_.insert(p.tensor);
+        used_.insert(m->companions.begin(), m->companions.end());
         return *std::move(m);
     }
     const quant::MatrixSource& first = alternatives.front();
@@ -99,20 +112,21 @@ WeightBuilder::Resolved WeightBuilder::resolve_linear(const std::vector<PartRequ
                                                       bool follow_policy) {
     Resolved out;
     out.descriptor.deterministic = context_.deterministic;
-    bool round = follow_policy;
     for (const PartRequest& p : parts) {
+        out.logical.push_back(p.stored.front());
         out.stored.push_back(resolve(p.stored));
         const quant::MatrixSource& s = p.stored.front();
         plan_.add({s.stem, s.n, s.k, p.rows, p.cols, p.replicated});
         const Interval rows = (*p.rows)[context_.rank], cols = (*p.cols)[context_.rank];
         out.local.push_back({rows, cols});
-        out.descriptor.parts.push_back({p.name, rows.size(), out.stored.back().encoding});
-        out.descriptor.k = cols.size();
-        // One rule serves a fused layer: rounded only where every part's own rule rounds.
-        round = round && quant::activation_rule(out.stored.back().encoding, context_.activations) ==
-                             quant::ActivationRule::kBF16;
+        const quant::StoredMatrix& stored = out.stored.back();
+        out.descriptor.parts.push_back(
+            {p.name,
+             rows.size(),
+             {cols.size(), stored.encoding, grouping(stored, cols)},
+             follow_policy ? quant::activation_rule(stored.encoding, context_.activations)
+                           : quant::ActivationRule::kNone});
     }
-    out.descriptor.rule = round ? quant::ActivationRule::kBF16 : quant::ActivationRule::kNone;
     return out;
 }
 
@@ -120,7 +134,20 @@ void WeightBuilder::record(const std::string& layer, const quant::LinearDescript
                            std::vector<quant::KernelChoice> choices) {
     for (size_t p = 0; p < choices.size(); ++p)
         kernels_.push_back({layer + (layer.empty() ? "" : ".") + descriptor.parts[p].name,
-                            descriptor.parts[p].encoding, descriptor.rule, std::move(choices[p])});
+                            descriptor.parts[p].layout.encoding, descriptor.parts[p].rule,
+                            std::move(choices[p])});
+}
+
+std::shared_ptr<const quant::Grouping> WeightBuilder::grouping(const quant::StoredMatrix& matrix,
+                                                               Interval cols) {
+    auto made = quant::local_grouping(matrix, cols);
+    if (!made) return nullptr;
+    // Almost all matrices share a few groupings: the first ones are kept and looked up.
+    constexpr size_t kKept = 16;
+    for (const auto& known : groupings_)
+        if (*known == *made) return known;
+    if (groupings_.size() < kKept) groupings_.push_back(made);
+    return made;
 }
 
 void WeightBuilder::note_items(const Resolved& resolved,
@@ -128,7 +155,8 @@ void WeightBuilder::note_items(const Resolved& resolved,
     for (size_t p = 0; p < packed.size(); ++p) {
         const auto& [rows, cols] = resolved.local[p];
         if (!rows.empty() && !cols.empty())
-            items_.matrices.push_back({resolved.stored[p], rows, cols, &packed[p]});
+            items_.matrices.push_back(
+                {resolved.logical[p], resolved.stored[p], rows, cols, &packed[p]});
     }
 }
 
@@ -256,11 +284,12 @@ VocabParallelEmbedding WeightBuilder::vocab_parallel_embedding(const std::string
     const Resolved r = resolve_linear(
         {{"embed", {source(stem, vocab, width)}, e.cut_, plan_.whole(width)}}, false);
     std::vector<quant::PackedMatrix> packed;
-    e.rows_ = std::make_unique<quant::PackedMatrix>(reserve_matrix(
-        row_storage(r.stored[0].encoding.code), r.local[0].first.size(), width, context_.memory));
+    e.rows_ = std::make_unique<quant::PackedMatrix>(
+        reserve_matrix(row_storage(r.stored[0].encoding), r.local[0].first.size(),
+                       r.descriptor.parts[0].layout, context_.memory));
     if (!r.local[0].first.empty())
         items_.matrices.push_back(
-            {r.stored[0], r.local[0].first, r.local[0].second, e.rows_.get()});
+            {r.logical[0], r.stored[0], r.local[0].first, r.local[0].second, e.rows_.get()});
     return e;
 }
 
@@ -358,8 +387,8 @@ void WeightBuilder::vector_into(const std::vector<VectorSource>& alternatives, I
                 .tensor(s.tensor)
                 .expected("BF16, F16 or F32")
                 .found(t->describe());
-        items_.vectors.push_back(
-            {s.tensor, {s.offset + elements.begin, s.offset + elements.end}, out});
+        items_.vectors.push_back({alternatives.front().tensor, alternatives.front().length,
+                                  s.tensor, s.offset, elements, out});
         return;
     }
     throw Error(ErrorCode::kBadContent, "tensor is missing")

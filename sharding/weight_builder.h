@@ -116,10 +116,13 @@ class WeightBuilder {
     };
     struct Resolved {
         quant::LinearDescriptor descriptor;
+        std::vector<quant::MatrixSource> logical;
         std::vector<quant::StoredMatrix> stored;
         std::vector<std::pair<Interval, Interval>> local;  ///< rows, cols of this rank, per part
     };
 
+    std::shared_ptr<const quant::Grouping> grouping(const quant::StoredMatrix& matrix,
+                                                    Interval cols);
     quant::StoredMatrix resolve(const std::vector<quant::MatrixSource>& alternatives);
     Resolved resolve_linear(const std::vector<PartRequest>& parts, bool follow_policy);
     void record(const std::string& layer, const quant::LinearDescriptor& descriptor,
@@ -143,6 +146,7 @@ class WeightBuilder {
     LoadItems items_;
     std::vector<KernelRecord> kernels_;
     std::unordered_set<std::string> used_;
+    std::vector<std::shared_ptr<const quant::Grouping>> groupings_;
     std::shared_ptr<const quant::LinearMethod> generic_;
 };
 

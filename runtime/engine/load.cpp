@@ -137,8 +137,9 @@ void Engine::load(const EngineOptions& options) {
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
                  done == total});
     };
+    sharding::PackingSink sink(weights_->bases());
     const sharding::LoadStats loaded = sharding::load_weights(
-        *files.checkpoint, {}, builder->items(), weights_->bases(), *executor_, comm, progress);
+        *files.checkpoint, {}, builder->items(), sink, *executor_, comm, progress);
     stats_.resident_weight_bytes = weights_->reserved_bytes();
     stats_.kv_bytes = cache_->bytes();
     stats_.load_bytes_needed = loaded.needed_bytes;
@@ -161,12 +162,12 @@ void Engine::load(const EngineOptions& options) {
                      : cpu_.has(Isa::kAvx512)   ? Isa::kAvx512
                      : cpu_.has(Isa::kAvx2)     ? Isa::kAvx2
                                                 : Isa::kGeneric;
-    description_ = fmt::format(
-        "{} activations, {}, {} thread{} per rank, {}{}",
-        builder->kernels().empty() ? options.activations
+    description_ = fmt::format("{} activations, {}, {} thread{} per rank, {}{}",
+                               builder->kernels().empty()
+                                   ? options.activations
                                    : quant::activation_rule_name(builder->kernels()[0].rule),
-        isa_name(best), setup.threads, setup.threads == 1 ? "" : "s", report_.layout,
-        options.deterministic ? ", deterministic" : "");
+                               isa_name(best), setup.threads, setup.threads == 1 ? "" : "s",
+                               report_.layout, options.deterministic ? ", deterministic" : "");
 }
 
 void Engine::size_cache(const EngineOptions& o) {

@@ -91,7 +91,8 @@ struct Shape {
 };
 
 void measure(const Kernel& kernel, const Shape& shape, const Limits& limits, bool smoke) {
-    const size_t matrix = kernel.packed_bytes(kN, kK);
+    const MatrixLayout layout{kK, {kernel.code}, nullptr};
+    const size_t matrix = kernel.packed_bytes(kN, layout);
     const auto count = static_cast<int64_t>(std::max<size_t>(1, shape.working_set / matrix));
     BigPages memory(matrix * static_cast<size_t>(count));
     std::mt19937 random(1);
@@ -117,11 +118,11 @@ void measure(const Kernel& kernel, const Shape& shape, const Limits& limits, boo
         }
         x.push_back(row);
     }
-    BigPages scratch(kernel.scratch_bytes(kK));
+    BigPages scratch(kernel.scratch_bytes(layout));
     std::vector<float> out(static_cast<size_t>(shape.rows * kN));
     const auto cycle = [&] {
         for (int64_t m = 0; m < count; ++m)
-            kernel.run({memory.data() + m * static_cast<int64_t>(matrix), kN, kK, x.data(),
+            kernel.run({memory.data() + m * static_cast<int64_t>(matrix), kN, &layout, x.data(),
                         shape.rows, 0, kN, out.data(), kN, scratch.data()});
     };
     const double seconds = best_of(smoke ? 1 : 20, cycle);

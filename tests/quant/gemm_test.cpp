@@ -24,11 +24,15 @@ struct Matrix {
                 store_code(type, random.normal(),
                            codes.data() + j * row_bytes + i * code_bytes(type));
     }
+    MatrixLayout layout() const { return {k, {type}, nullptr}; }
     double at(int64_t j, int64_t i) const {
         return load_code(type, codes.data() + j * row_bytes + i * code_bytes(type));
     }
     CodeTile tile(int64_t row0, int64_t rows) const {
-        return {codes.data() + row0 * row_bytes, row_bytes, rows, k};
+        CodeTile t;
+        t.codes = codes.data() + row0 * row_bytes;
+        t.row_bytes = row_bytes, t.rows = rows, t.cols = k;
+        return t;
     }
 
     CodeType type;
@@ -65,8 +69,8 @@ struct Rows {
 };
 
 AlignedBytes pack_all(const Kernel& kernel, const Matrix& w) {
-    AlignedBytes packed(kernel.packed_bytes(w.n, w.k));
-    kernel.pack(packed.data(), w.n, w.k, 0, w.tile(0, w.n));
+    AlignedBytes packed(kernel.packed_bytes(w.n, w.layout()));
+    kernel.pack(packed.data(), w.n, w.layout(), 0, w.tile(0, w.n));
     return packed;
 }
 
@@ -76,8 +80,10 @@ std::vector<float> multiply(const Kernel& kernel, const AlignedBytes& packed, in
                             int64_t gap = 0) {
     const int64_t width = n1 - n0, stride = width + gap, margin = 32;
     std::vector<float> out(static_cast<size_t>(2 * margin + rows * stride), kPoison);
-    AlignedBytes scratch(kernel.scratch_bytes(k));
-    kernel.run({packed.data(), n, k, x, rows, n0, n1, out.data() + margin, stride, scratch.data()});
+    const MatrixLayout layout{k, {kernel.code}, nullptr};
+    AlignedBytes scratch(kernel.scratch_bytes(layout));
+    kernel.run(
+        {packed.data(), n, &layout, x, rows, n0, n1, out.data() + margin, stride, scratch.data()});
     std::vector<float> result;
     for (int64_t i = 0; i < static_cast<int64_t>(out.size()); ++i) {
         const int64_t r = (i - margin) / std::max<int64_t>(stride, 1);
@@ -165,7 +171,7 @@ TEST_P(Gemm, PackedBytesDoNotDependOnTheTiles) {
         const auto whole = pack_all(kernel, w);
         AlignedBytes zeros(whole.size());
         std::memset(zeros.data(), 0, zeros.size());
-        kernel.pack(zeros.data(), n, k, 0, w.tile(0, n));
+        kernel.pack(zeros.data(), n, w.layout(), 0, w.tile(0, n));
         ASSERT_EQ(std::memcmp(zeros.data(), whole.data(), whole.size()), 0) << "bytes left as is";
 
         std::vector<int64_t> cuts{0};
@@ -173,7 +179,7 @@ TEST_P(Gemm, PackedBytesDoNotDependOnTheTiles) {
             cuts.push_back(std::min(n, cuts.back() + kernel.row_block * random.in(1, 3)));
         AlignedBytes tiled(whole.size());
         for (size_t i = cuts.size() - 1; i > 0; --i)
-            kernel.pack(tiled.data(), n, k, cuts[i - 1],
+            kernel.pack(tiled.data(), n, w.layout(), cuts[i - 1],
                         w.tile(cuts[i - 1], cuts[i] - cuts[i - 1]));
         ASSERT_EQ(std::memcmp(tiled.data(), whole.data(), whole.size()), 0) << n << " x " << k;
     }

@@ -8,13 +8,10 @@
 namespace conclave::quant {
 namespace {
 
-LinearDescriptor linear(ActivationRule rule) {
-    LinearDescriptor d;
-    d.k = 64;
-    d.rule = rule;
-    return d;
+LinearDescriptor linear() { return {}; }
+PartDescriptor part(CodeType code, ActivationRule rule) {
+    return {"q_proj", 32, {64, {code}, nullptr}, rule};
 }
-PartDescriptor part(CodeType code) { return {"q_proj", 32, {code}}; }
 CpuFeatures cpu(std::initializer_list<Isa> isas) {
     CpuFeatures f;
     for (Isa isa : isas) f.mask |= 1u << static_cast<int>(isa);
@@ -38,9 +35,9 @@ TEST(Registry, ServesEveryCodeAndRuleOnEveryCpu) {
         for (CodeType code : {CodeType::kF32, CodeType::kF16, CodeType::kBF16})
             for (ActivationRule rule : {ActivationRule::kNone, ActivationRule::kBF16})
                 for (bool deterministic : {false, true}) {
-                    LinearDescriptor d = linear(rule);
+                    LinearDescriptor d = linear();
                     d.deterministic = deterministic;
-                    const KernelChoice choice = registry.select(d, part(code), features);
+                    const KernelChoice choice = registry.select(d, part(code, rule), features);
                     ASSERT_NE(choice.kernel, nullptr);
                     EXPECT_EQ(choice.kernel->code, code);
                     EXPECT_TRUE(features.has(choice.kernel->isa));
@@ -55,7 +52,7 @@ TEST(Registry, PrefersTheWidestInstructionSet) {
     const KernelRegistry registry = KernelRegistry::built_in();
     const auto name = [&](CpuFeatures features, ActivationRule rule) {
         return std::string(
-            registry.select(linear(rule), part(CodeType::kBF16), features).kernel->name);
+            registry.select(linear(), part(CodeType::kBF16, rule), features).kernel->name);
     };
     const auto all = cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16});
     EXPECT_EQ(name(all, ActivationRule::kBF16), "panel_bf16_bf16_avx512bf16");
@@ -73,9 +70,10 @@ TEST(Registry, NamesAllReasonsAtOnce) {
     odd.code = CodeType::kF16;
     odd.x = XType::kBF16;
     odd.run = nothing;
-    LinearDescriptor d = linear(ActivationRule::kNone);
+    LinearDescriptor d = linear();
     d.deterministic = true;
-    const auto reasons = can_implement(odd, d, part(CodeType::kF32), cpu({Isa::kAvx2}));
+    const auto reasons =
+        can_implement(odd, d, part(CodeType::kF32, ActivationRule::kNone), cpu({Isa::kAvx2}));
     ASSERT_EQ(reasons.size(), 4u);
     EXPECT_EQ(reasons[0], "needs avx512bf16, the CPU has avx2");
     EXPECT_EQ(reasons[1], "computes f16 codes, not f32");
@@ -92,12 +90,16 @@ TEST(Registry, NamesAllReasonsAtOnce) {
     odd.x = XType::kF32;
     registry.add_front(&odd);
     d.deterministic = false;
-    EXPECT_EQ(registry.select(d, part(CodeType::kF32), cpu({})).kernel, &odd);
+    EXPECT_EQ(registry.select(d, part(CodeType::kF32, ActivationRule::kNone), cpu({})).kernel,
+              &odd);
     d.deterministic = true;
-    const KernelChoice choice = registry.select(d, part(CodeType::kF32), cpu({}));
+    const KernelChoice choice =
+        registry.select(d, part(CodeType::kF32, ActivationRule::kNone), cpu({}));
     EXPECT_NE(choice.kernel, &odd);
     EXPECT_EQ(choice.refused.front().kernel, &odd);
-    EXPECT_EQ(KernelRegistry().select(d, part(CodeType::kF32), cpu({})).kernel, nullptr);
+    EXPECT_EQ(
+        KernelRegistry().select(d, part(CodeType::kF32, ActivationRule::kNone), cpu({})).kernel,
+        nullptr);
 }
 
 }  // namespace

@@ -106,8 +106,15 @@ TEST_P(Shapes, LoadTheirPart) {
     test::run_ranks(ranks, [&, deterministic = deterministic](comm::Communicator& comm) {
         const auto checkpoint = Checkpoint::open(dir.path());
         Rig rig;
-        WeightBuilder b({*checkpoint, *rig.format, rig.kernels, detect_cpu(),
-                         quant::Activations::kF32, deterministic, comm.rank(), rig.store},
+        WeightBuilder b({*checkpoint,
+                         *rig.format,
+                         rig.kernels,
+                         detect_cpu(),
+                         quant::Activations::kF32,
+                         deterministic,
+                         comm.rank(),
+                         rig.store,
+                         {}},
                         {comm.size(), comm.size(), 1});
         const ParallelLinear qkv = b.qkv_parallel("a", heads, kv, d, hidden, false);
         const ParallelLinear gate_up = b.merged_column_parallel(
@@ -120,8 +127,9 @@ TEST_P(Shapes, LoadTheirPart) {
         EXPECT_TRUE(b.finish({}).empty());
         b.plan().check();
         rig.store.map();
-        const LoadStats stats = load_weights(*checkpoint, {}, b.items(), rig.store.bases(),
-                                             rig.executor, comm, nullptr);
+        PackingSink sink(rig.store.bases());
+        const LoadStats stats =
+            load_weights(*checkpoint, {}, b.items(), sink, rig.executor, comm, nullptr);
         EXPECT_EQ(stats.offset_tables, 0u);
         EXPECT_EQ(stats.requested_bytes, stats.needed_bytes);
         EXPECT_EQ(norm_vector, norm);
@@ -173,8 +181,15 @@ TEST(Loader, ANarrowCutReadsWholeStripesAndSaysSo) {
     test::run_ranks(2, [&](comm::Communicator& comm) {
         const auto checkpoint = Checkpoint::open(dir.path());
         Rig rig;
-        WeightBuilder b({*checkpoint, *rig.format, rig.kernels, detect_cpu(),
-                         quant::Activations::kF32, false, comm.rank(), rig.store},
+        WeightBuilder b({*checkpoint,
+                         *rig.format,
+                         rig.kernels,
+                         detect_cpu(),
+                         quant::Activations::kF32,
+                         false,
+                         comm.rank(),
+                         rig.store,
+                         {}},
                         {2, 2, 1});
         const RowParallelLinear layer =
             b.row_parallel("w", 64, 128, b.plan().over_ranks(128, 32), false);
@@ -243,14 +258,22 @@ TEST(Loader, IndexersPlugIn) {
         const auto checkpoint = Checkpoint::open(dir.path());
         const IndexedConfig format(indexer);
         Rig rig;
-        WeightBuilder b({*checkpoint, format, rig.kernels, detect_cpu(), quant::Activations::kF32,
-                         false, comm.rank(), rig.store},
+        WeightBuilder b({*checkpoint,
+                         format,
+                         rig.kernels,
+                         detect_cpu(),
+                         quant::Activations::kF32,
+                         false,
+                         comm.rank(),
+                         rig.store,
+                         {}},
                         {comm.size(), comm.size(), 1});
         const RowParallelLinear l =
             b.row_parallel("w", 50, 70, b.plan().over_ranks(70, kColumnGranule), false);
         rig.store.map();
-        const LoadStats s = load_weights(*checkpoint, registry, b.items(), rig.store.bases(),
-                                         rig.executor, comm, nullptr);
+        PackingSink sink(rig.store.bases());
+        const LoadStats s =
+            load_weights(*checkpoint, registry, b.items(), sink, rig.executor, comm, nullptr);
         EXPECT_GT(s.offset_tables, 0u);
         StepContext context = rig.context(comm);
         std::mt19937 same(99);
@@ -274,15 +297,23 @@ TEST(Loader, AFileThatShrinksIsAnErrorOnAllRanks) {
     const auto failures = test::run_ranks_collect(2, [&](comm::Communicator& comm) {
         const auto checkpoint = Checkpoint::open(dir.path());
         Rig rig;
-        WeightBuilder b({*checkpoint, *rig.format, rig.kernels, detect_cpu(),
-                         quant::Activations::kF32, false, comm.rank(), rig.store},
+        WeightBuilder b({*checkpoint,
+                         *rig.format,
+                         rig.kernels,
+                         detect_cpu(),
+                         quant::Activations::kF32,
+                         false,
+                         comm.rank(),
+                         rig.store,
+                         {}},
                         {2, 2, 1});
         const ParallelLinear layer = b.column_parallel("w", 256, 64);
         rig.store.map();
         comm.barrier();
         if (comm.rank() == 0) std::filesystem::resize_file(dir / "model.safetensors", 40000);
         comm.barrier();
-        load_weights(*checkpoint, {}, b.items(), rig.store.bases(), rig.executor, comm, nullptr);
+        PackingSink sink(rig.store.bases());
+        load_weights(*checkpoint, {}, b.items(), sink, rig.executor, comm, nullptr);
     });
     for (const auto& f : failures) {
         ASSERT_TRUE(f);

@@ -25,7 +25,7 @@ constexpr int64_t kAhead = 2048;  // software prefetch distance in bytes, within
 
 template <class T>
 const std::byte* panel_at(const GemmCall& call, int64_t panel) {
-    return call.packed + panel * T::steps(call.k) * T::kBytes;
+    return call.packed + panel * T::steps(call.layout->k) * T::kBytes;
 }
 
 /// Writes those of a panel's 16 results for `rows` rows that lie in [n0, n1).
@@ -59,7 +59,7 @@ void direct_tile(const GemmCall& call, int64_t panel, int64_t row) {
         x[r] = static_cast<const std::byte*>(call.x[row + r]);
         a[r] = b[r] = T::Simd::zero();
     }
-    const int64_t steps = T::steps(call.k);
+    const int64_t steps = T::steps(call.layout->k);
     int64_t t = 0;
     for (; t + 2 <= steps; t += 2) {
         T::prefetch(w + kAhead);
@@ -176,7 +176,7 @@ template <class T, class Tiles, int P>
 void blocked_group(const GemmCall& call, int64_t panel, int64_t first, int64_t rows) {
     const Blocks<T> blocks(call);
     for (int64_t i = 0; i < rows * P * 2; ++i) blocks.sums[i] = T::Simd::zero();
-    const int64_t steps = T::steps(call.k);
+    const int64_t steps = T::steps(call.layout->k);
     const int64_t tiles = (rows + Tiles::kBlockedRows - 1) / Tiles::kBlockedRows;
     for (int64_t t = 0; t < steps; t += kBlockSteps) {
         const int64_t end = t + kBlockSteps < steps ? t + kBlockSteps : steps;

@@ -19,8 +19,6 @@ U16x8 low(U16x8 a, U16x8 b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2
 U16x8 high(U16x8 a, U16x8 b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
 U32x4 low(U32x4 a, U32x4 b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
 U32x4 high(U32x4 a, U32x4 b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
-U64x2 low(U64x2 a, U64x2 b) { return __builtin_shufflevector(a, b, 0, 2); }
-U64x2 high(U64x2 a, U64x2 b) { return __builtin_shufflevector(a, b, 1, 3); }
 
 /// One round of a transposition of Count vectors: neighbours in elements of type V.
 template <class V, int Count, class Any>
@@ -95,20 +93,22 @@ void pack_panel(std::byte* to, const CodeTile& tile, int64_t row, int64_t rows) 
 }
 
 template <class Code, int64_t Pair>
-size_t packed_bytes(int64_t n, int64_t k) {
-    return static_cast<size_t>(panels(n) * kRows * ((k + Pair - 1) / Pair * Pair)) * sizeof(Code);
+size_t packed_bytes(int64_t n, const MatrixLayout& layout) {
+    return static_cast<size_t>(panels(n) * kRows * ((layout.k + Pair - 1) / Pair * Pair)) *
+           sizeof(Code);
 }
 
 template <class Code, int64_t Pair>
-void pack(std::byte* packed, int64_t, int64_t k, int64_t row0, const CodeTile& tile) {
-    const size_t panel_bytes = packed_bytes<Code, Pair>(kRows, k);
+void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
+          const CodeTile& tile) {
+    const size_t panel_bytes = packed_bytes<Code, Pair>(kRows, layout);
     std::byte* to = packed + static_cast<size_t>(row0 / kRows) * panel_bytes;
     for (int64_t row = 0; row < tile.rows; row += kRows, to += panel_bytes)
         pack_panel<Code, Pair>(to, tile, row, tile.rows - row < kRows ? tile.rows - row : kRows);
 }
 
 /// Accumulators of two chains for a block of rows, and a block of unpacked steps; see op.h.
-size_t scratch_bytes(int64_t) {
+size_t scratch_bytes(const MatrixLayout&) {
     return static_cast<size_t>(kGroup * (2 * kBlockRows + kBlockSteps) * kRows) * sizeof(float);
 }
 

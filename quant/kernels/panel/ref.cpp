@@ -24,7 +24,7 @@ uint16_t bf16_at(const std::byte* p) {
 }  // namespace
 
 void panel_bf16_bf16_ref_run(const GemmCall& call) {
-    const int64_t steps = (call.k + 1) / 2;
+    const int64_t steps = (call.layout->k + 1) / 2;
     for (int64_t r = 0; r < call.rows; ++r) {
         const auto* x = static_cast<const std::byte*>(call.x[r]);
         for (int64_t j = call.n0; j < call.n1; ++j) {

@@ -93,6 +93,26 @@ struct RowOps {
             S::store_f16_part(out + i, count, load_n<S>(x + i, count));
         });
     }
+    static void to_int8(const float* x, int64_t n, int8_t* q, float* scale, float* sum) {
+        constexpr float kLeast = 1e-30f;       // 127 / max stays finite
+        constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+        float most = 0, strange = 0;           // strange: NaN as soon as an x is not finite
+        for (int64_t i = 0; i < n; ++i) {
+            const float a = x[i] < 0 ? -x[i] : x[i];
+            most = a > most ? a : most;
+            strange += x[i] * 0.0f;
+        }
+        const bool usable = most >= kLeast && strange == 0;
+        const float factor = usable ? 127.0f / most : 0.0f;
+        int32_t total = 0;
+        for (int64_t i = 0; i < n; ++i) {
+            const float rounded = usable ? (x[i] * factor + kMagic) - kMagic : 0.0f;
+            q[i] = static_cast<int8_t>(rounded);
+            total += q[i];
+        }
+        *scale = usable ? most / 127.0f : strange;
+        *sum = static_cast<float>(total);
+    }
     static void from_bf16(const uint16_t* x, int64_t n, float* out) {
         by_16(n, [&](int64_t i, int count) {
             const auto* p = reinterpret_cast<const std::byte*>(x + i);
@@ -113,9 +133,9 @@ struct RowOps {
 template <class S>
 constexpr VectorOps make_vector_ops(Isa isa, void (*axpy)(float, const float*, int64_t, float*)) {
     using R = RowOps<S>;
-    return {isa,       R::rms_norm,  R::silu_mul, R::add,        axpy,
-            R::scale,  R::rope_half, R::softmax,  R::round_bf16, R::to_bf16,
-            R::to_f16, R::from_bf16, R::from_f16};
+    return {isa,       R::rms_norm,  R::silu_mul,  R::add,        axpy,
+            R::scale,  R::rope_half, R::softmax,   R::round_bf16, R::to_bf16,
+            R::to_f16, R::to_int8,   R::from_bf16, R::from_f16};
 }
 
 template <class S>

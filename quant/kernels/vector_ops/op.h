@@ -29,6 +29,10 @@ struct VectorOps {
     void (*round_bf16)(const float* x, int64_t n, float* out);
     void (*to_bf16)(const float* x, int64_t n, uint16_t* out);
     void (*to_f16)(const float* x, int64_t n, uint16_t* out);
+    /// One block of the int8 rule, n <= 32: scale = max|x| / 127, q[i] = x[i] * (127 / max|x|)
+    /// rounded to nearest even, sum = sum of q. All zero where max|x| < 1e-30. A NaN or infinity
+    /// makes scale NaN, and so every product with this block.
+    void (*to_int8)(const float* x, int64_t n, int8_t* q, float* scale, float* sum);
     /// bf16 / f16 bits to f32, exact.
     void (*from_bf16)(const uint16_t* x, int64_t n, float* out);
     void (*from_f16)(const uint16_t* x, int64_t n, float* out);
