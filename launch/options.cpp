@@ -88,9 +88,10 @@ void add_model(CLI::App& app, Invocation& to) {
 void add_engine(CLI::App& app, EngineOptions& to) {
     const char* const group = "Engine";
     app.add_option("--activations", to.activations,
-                   "Arithmetic of matrix inputs: auto (as the weights), f32, bf16")
+                   "Arithmetic of matrix inputs: auto (int8 for integer weights, bf16 for bf16 "
+                   "weights, else f32), f32, bf16, int8")
         ->envname("CONCLAVE_ACTIVATIONS")
-        ->check(one_of({"auto", "f32", "bf16"}))
+        ->check(one_of({"auto", "f32", "bf16", "int8"}))
         ->type_name("TYPE")
         ->group(group)
         ->default_str("auto");

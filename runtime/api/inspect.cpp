@@ -33,7 +33,8 @@ ModelSummary inspect(const std::string& path, bool weights) {
     std::error_code none;
     s.tokenizer =
         std::filesystem::exists(std::filesystem::path(files.directory) / "tokenizer.json", none);
-    s.quantization = engine::quantization_method(files);
+    const quant::QuantizationRegistry formats = quant::QuantizationRegistry::built_in();
+    s.quantization = engine::quantization_source(files, formats).method;
     const engine::ModelName name = engine::model_name(files.config, files.config_file);
     s.architecture = name.architecture;
     s.model_type = name.model_type;
@@ -50,7 +51,7 @@ ModelSummary inspect(const std::string& path, bool weights) {
         s.kv_heads = shape.kv_heads;
         s.head_dim = shape.head_dim;
         s.max_position_embeddings = shape.max_position_embeddings;
-        engine::choose_format(files, quant::QuantizationRegistry::built_in(), "");
+        engine::choose_format(files, formats, "");
         s.supported = true;
     } catch (const Error& e) {
         s.unsupported_reason = e.what();

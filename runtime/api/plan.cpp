@@ -7,8 +7,7 @@
 #include "runtime/api/conclave.hpp"
 #include "runtime/base/interval.h"
 #include "runtime/engine/engine.h"
-#include "runtime/engine/model_files.h"
-#include "runtime/engine/options.h"
+#include "runtime/engine/model_setup.h"
 
 namespace conclave {
 namespace {
@@ -84,18 +83,10 @@ LoadPlan plan(const EngineOptions& options, int ranks) {
         throw Error(ErrorCode::kUsage, "--ranks is out of range")
             .expected("1 .. 65536")
             .found(std::to_string(ranks));
-    engine::check_options(options, ranks);
-    const auto activations = engine::parse_activations(options.activations);
-    const auto kv_dtype = engine::parse_kv_dtype(options.kv_cache_dtype, activations);
-    const auto dummy = engine::parse_dummy(options);
-    const engine::ModelFiles files = engine::open_model_files(options.model, !dummy);
-    const engine::Architecture& architecture =
-        engine::find_architecture(files.config, files.config_file);
-    const engine::ModelShape shape = architecture.shape(files.config, files.config_file);
-    const auto format =
-        engine::choose_format(files, quant::QuantizationRegistry::built_in(), options.quantization);
-    const auto layout =
-        sharding::choose_grid(options.expert_parallel, ranks, engine::expert_shape(shape));
+    const engine::ModelSetup model = engine::set_up_model(options, ranks);
+    const engine::ModelFiles& files = model.files;
+    const engine::ModelShape& shape = model.shape;
+    const sharding::LayoutChoice& layout = model.layout;
     const quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
     const CpuFeatures cpu = cpu_from_environment();
     const int64_t tokens = options.kv_cache_tokens > 0 ? options.kv_cache_tokens
@@ -109,11 +100,12 @@ LoadPlan plan(const EngineOptions& options, int ranks) {
     if (layout.notice) out.notices.insert(out.notices.begin(), layout.reason);
     for (int r = 0; r < ranks; ++r) {
         sharding::WeightStore store({1.0});
-        sharding::WeightBuilder builder({*files.checkpoint, *format, kernels, cpu, activations,
-                                         options.deterministic, r, store, dummy},
-                                        layout.grid);
-        const auto model = architecture.build(shape, builder);
-        builder.finish(architecture.ignorable);
+        sharding::WeightBuilder builder(
+            {*files.checkpoint, *model.format, kernels, cpu, model.activations,
+             options.deterministic, r, store, model.dummy},
+            layout.grid);
+        const auto built = model.architecture->build(shape, builder);
+        builder.finish(model.architecture->ignorable);
         if (r == 0) builder.plan().check();
         RankPlan p;
         p.rank = r;
@@ -126,7 +118,7 @@ LoadPlan plan(const EngineOptions& options, int ranks) {
                                  .size();
         }
         p.weight_bytes = store.reserved_bytes();
-        for (const engine::KvSpec& s : model->kv_specs(kv_dtype))
+        for (const engine::KvSpec& s : built->kv_specs(model.kv_dtype))
             p.kv_bytes +=
                 s.block_bytes() * static_cast<uint64_t>(ceil_div(tokens, engine::kBlockTokens));
         const sharding::LoadStats load = sharding::predict_load(*files.checkpoint, builder.items());

@@ -40,7 +40,7 @@ class Engine {
     /// What every rank does in a step; returns logits or candidates to rank 0.
     struct Gathered;
     void load(const EngineOptions& options);
-    void size_cache(const EngineOptions& options);
+    void size_cache(const EngineOptions& options, quant::CodeType kv_dtype);
     void run(const StepMessage& message, Gathered& gathered);
     void gather(const float* logits, int64_t rows, uint32_t candidates, Gathered& gathered);
     uint32_t candidates_wanted() const;

@@ -1,14 +1,14 @@
 // Engine, part one: from files to weights in place. Every phase that can fail on one rank alone
 // ends in an agreement, so that all ranks go on or none.
 #include <algorithm>
+#include <array>
 #include <chrono>
 
 #include <spdlog/fmt/fmt.h>
 
 #include "runtime/base/interval.h"
 #include "runtime/engine/engine.h"
-#include "runtime/engine/model_files.h"
-#include "runtime/engine/options.h"
+#include "runtime/engine/model_setup.h"
 #include "runtime/engine/rank_setup.h"
 
 namespace conclave::engine {
@@ -32,6 +32,24 @@ void same_everywhere(comm::Communicator& comm, uint64_t value, const std::string
 
 std::string gib(uint64_t bytes) {
     return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (1 << 30));
+}
+
+/// The activation rules of a rank's matrices, the most used first: "int8, bf16". Routers, which are
+/// always f32, are not counted where there are others.
+std::string rules_in_use(const std::vector<sharding::KernelRecord>& kernels) {
+    std::array<int64_t, 3> uses{};
+    for (const sharding::KernelRecord& k : kernels) ++uses[static_cast<size_t>(k.rule)];
+    std::vector<quant::ActivationRule> rules;
+    for (const auto rule : {quant::ActivationRule::kInt8, quant::ActivationRule::kBF16})
+        if (uses[static_cast<size_t>(rule)] > 0) rules.push_back(rule);
+    std::stable_sort(rules.begin(), rules.end(), [&](auto a, auto b) {
+        return uses[static_cast<size_t>(a)] > uses[static_cast<size_t>(b)];
+    });
+    if (rules.empty()) rules.push_back(quant::ActivationRule::kNone);
+    std::string text;
+    for (const auto rule : rules)
+        text += (text.empty() ? "" : ", ") + std::string(quant::activation_rule_name(rule));
+    return text;
 }
 
 }  // namespace
@@ -71,25 +89,15 @@ void Engine::load(const EngineOptions& options) {
     const bool chatty = comm.rank() == 0;
     comm.set_phase("opening the model");
 
-    ModelFiles files;
-    std::unique_ptr<quant::QuantizationConfig> format;
-    const Architecture* architecture = nullptr;
-    sharding::LayoutChoice layout;
-    quant::Activations activations{};
-    std::optional<quant::Encoding> dummy;
+    ModelSetup model;
     comm::together(comm, [&] {
-        check_options(options, comm.size());
-        activations = parse_activations(options.activations);
-        dummy = parse_dummy(options);
-        files = open_model_files(options.model, !dummy);
-        architecture = &find_architecture(files.config, files.config_file);
-        shape_ = architecture->shape(files.config, files.config_file);
-        eos_ = eos_tokens(files.config, files.config_file, files.generation, files.generation_file,
-                          shape_.vocab_size);
-        format =
-            choose_format(files, quant::QuantizationRegistry::built_in(), options.quantization);
-        layout = sharding::choose_grid(options.expert_parallel, comm.size(), expert_shape(shape_));
+        model = set_up_model(options, comm.size());
+        shape_ = model.shape;
+        eos_ = eos_tokens(model.files.config, model.files.config_file, model.files.generation,
+                          model.files.generation_file, shape_.vocab_size);
     });
+    const ModelFiles& files = model.files;
+    const sharding::LayoutChoice& layout = model.layout;
     same_everywhere(comm, files.fingerprint(), "ranks see different model files", files.directory);
 
     const RankSetup setup = set_up_rank(comm, options);
@@ -105,11 +113,12 @@ void Engine::load(const EngineOptions& options) {
             shares.push_back(static_cast<double>(executor_->threads(n)) / executor_->threads());
         weights_ = std::make_unique<sharding::WeightStore>(shares);
         builder = std::make_unique<sharding::WeightBuilder>(
-            sharding::BuildContext{*files.checkpoint, *format, kernels, cpu_, activations,
-                                   options.deterministic, comm.rank(), *weights_, dummy},
+            sharding::BuildContext{*files.checkpoint, *model.format, kernels, cpu_,
+                                   model.activations, options.deterministic, comm.rank(), *weights_,
+                                   model.dummy},
             layout.grid);
-        model_ = architecture->build(shape_, *builder);
-        ignored = builder->finish(architecture->ignorable);
+        model_ = model.architecture->build(shape_, *builder);
+        ignored = builder->finish(model.architecture->ignorable);
         builder->plan().check();
     });
     same_everywhere(comm, builder->plan().hash(), "ranks made different shard plans",
@@ -123,7 +132,7 @@ void Engine::load(const EngineOptions& options) {
 
     comm::together(comm, [&] {
         weights_->map();
-        size_cache(options);
+        size_cache(options, model.kv_dtype);
     });
     if (weights_->pages() == exec::PageKind::kSmall && comm.local_rank() == 0)
         log_.warning(
@@ -162,17 +171,14 @@ void Engine::load(const EngineOptions& options) {
                      : cpu_.has(Isa::kAvx512)   ? Isa::kAvx512
                      : cpu_.has(Isa::kAvx2)     ? Isa::kAvx2
                                                 : Isa::kGeneric;
-    description_ = fmt::format("{} activations, {}, {} thread{} per rank, {}{}",
-                               builder->kernels().empty()
-                                   ? options.activations
-                                   : quant::activation_rule_name(builder->kernels()[0].rule),
-                               isa_name(best), setup.threads, setup.threads == 1 ? "" : "s",
-                               report_.layout, options.deterministic ? ", deterministic" : "");
+    description_ = fmt::format(
+        "{} activations, {}, {} thread{} per rank, {}{}",
+        builder->kernels().empty() ? options.activations : rules_in_use(builder->kernels()),
+        isa_name(best), setup.threads, setup.threads == 1 ? "" : "s", report_.layout,
+        options.deterministic ? ", deterministic" : "");
 }
 
-void Engine::size_cache(const EngineOptions& o) {
-    const quant::CodeType dtype =
-        parse_kv_dtype(o.kv_cache_dtype, parse_activations(o.activations));
+void Engine::size_cache(const EngineOptions& o, quant::CodeType dtype) {
     limits_.max_num_seqs = o.max_num_seqs;
     limits_.max_num_batched_tokens = o.max_num_batched_tokens;
     limits_.vocab_size = shape_.vocab_size;

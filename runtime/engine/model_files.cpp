@@ -45,40 +45,52 @@ ModelFiles open_model_files(const std::string& path, bool weights) {
     return files;
 }
 
-std::string quantization_method(const ModelFiles& files) {
+QuantizationSource quantization_source(const ModelFiles& files,
+                                       const quant::QuantizationRegistry& formats) {
     const Json* q = find_json(files.config, "quantization_config", files.config_file);
     if (!q) q = find_json(files.config, "compression_config", files.config_file);
-    if (!q) return "none";
-    if (!q->is_object())
+    if (q && !q->is_object())
         throw Error(ErrorCode::kBadContent, "quantization_config is not an object")
             .file(files.config_file)
             .found(describe_json(*q));
-    return get_string(*q, "quant_method", files.config_file);
+    if (q) return {get_string(*q, "quant_method", files.config_file), *q, files.config_file};
+    for (const std::string& name : formats.names())
+        for (const std::string& beside : formats.find(name)->config_files) {
+            const std::string file = (fs::path(files.directory) / beside).string();
+            if (!is_there(file)) continue;
+            Json config = parse_json_file(file);
+            if (!config.is_object())
+                throw Error(ErrorCode::kBadContent, "not an object")
+                    .file(file)
+                    .found(describe_json(config));
+            std::string method = get_string_or(config, "quant_method", name, file);
+            return {std::move(method), std::move(config), file};
+        }
+    return {"none", Json::object(), files.config_file};
 }
 
 std::unique_ptr<quant::QuantizationConfig> choose_format(const ModelFiles& files,
                                                          const quant::QuantizationRegistry& formats,
                                                          const std::string& asked) {
-    const std::string method = quantization_method(files);
+    const QuantizationSource source = quantization_source(files, formats);
     std::string known;
     for (const std::string& name : formats.names()) known += (known.empty() ? "" : ", ") + name;
     if (!asked.empty() && !formats.find(asked))
         throw Error(ErrorCode::kUsage, "--quantization names no format that is served")
             .expected(known)
             .found(asked);
-    if (!asked.empty() && asked != method)
+    if (!asked.empty() && asked != source.method)
         throw Error(ErrorCode::kUsage, "--quantization contradicts the checkpoint")
-            .file(files.config_file)
-            .expected(method)
+            .file(source.file)
+            .expected(source.method)
             .found(asked);
-    const quant::QuantizationFormat* format = formats.find(method);
+    const quant::QuantizationFormat* format = formats.find(source.method);
     if (!format)
         throw Error(ErrorCode::kUnsupported, "this quantization format is not served")
-            .file(files.config_file)
+            .file(source.file)
             .expected(known)
-            .found(method.substr(0, 128));
-    const Json* q = find_json(files.config, "quantization_config", files.config_file);
-    return format->from_config(q ? *q : Json::object(), files.config_file);
+            .found(source.method.substr(0, 128));
+    return format->from_config(source.config, source.file);
 }
 
 }  // namespace conclave::engine

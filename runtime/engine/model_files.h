@@ -25,8 +25,14 @@ struct ModelFiles {
 /// none and only the JSON files need be there.
 ModelFiles open_model_files(const std::string& path, bool weights = true);
 
-/// "none", or quantization_config.quant_method of config.json.
-std::string quantization_method(const ModelFiles& files);
+/// Where a checkpoint says how it is quantized.
+struct QuantizationSource {
+    std::string method;  ///< quant_method; "none"
+    Json config;
+    std::string file;  ///< config.json, or one that a format keeps beside it
+};
+QuantizationSource quantization_source(const ModelFiles& files,
+                                       const quant::QuantizationRegistry& formats);
 
 /// The format of the checkpoint. `asked` (--quantization) may name it; naming another one is
 /// kUsage. A format that is not registered is kUnsupported.

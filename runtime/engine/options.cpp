@@ -7,11 +7,11 @@
 namespace conclave::engine {
 
 quant::Activations parse_activations(const std::string& text) {
-    for (const quant::Activations a :
-         {quant::Activations::kAuto, quant::Activations::kF32, quant::Activations::kBF16})
+    for (const quant::Activations a : {quant::Activations::kAuto, quant::Activations::kF32,
+                                       quant::Activations::kBF16, quant::Activations::kInt8})
         if (text == quant::activations_name(a)) return a;
     throw Error(ErrorCode::kUsage, "--activations is not a policy")
-        .expected("auto, f32 or bf16")
+        .expected("auto, f32, bf16 or int8")
         .found("'" + text + "'");
 }
 

@@ -135,9 +135,8 @@ TEST_P(Shapes, LoadTheirPart) {
         EXPECT_EQ(norm_vector, norm);
 
         StepContext context = rig.context(comm);
-        std::vector<float> x = random_weights(random, 1);
         std::mt19937 same(99);
-        x = random_weights(same, hidden);
+        std::vector<float> x = random_weights(same, hidden);
         quant::PreparedInput input(x.data(), hidden, 1, hidden, context.ops, rig.executor,
                                    rig.workspace);
         std::vector<std::vector<float>> parts;

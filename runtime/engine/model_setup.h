@@ -1,0 +1,29 @@
+// What a model is and how ranks will share it: everything that follows from options and JSON files,
+// before a weight is touched.
+#pragma once
+#include <memory>
+#include <optional>
+
+#include "quant/quantization_config.h"
+#include "runtime/engine/model.h"
+#include "runtime/engine/model_files.h"
+#include "runtime/engine/types.h"
+#include "sharding/rank_grid.h"
+
+namespace conclave::engine {
+
+struct ModelSetup {
+    ModelFiles files;
+    const Architecture* architecture = nullptr;
+    ModelShape shape;
+    std::unique_ptr<quant::QuantizationConfig> format;
+    sharding::LayoutChoice layout;
+    quant::Activations activations = quant::Activations::kAuto;
+    quant::CodeType kv_dtype = quant::CodeType::kF32;
+    std::optional<quant::Encoding> dummy;
+};
+
+/// For `ranks` ranks. Not collective. Throws kUsage, kMissingFile, kBadContent, kUnsupported.
+ModelSetup set_up_model(const EngineOptions& options, int ranks);
+
+}  // namespace conclave::engine
