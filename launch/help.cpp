@@ -159,6 +159,17 @@ Windows run together in one step as far as -b and --max-num-seqs allow. Figures 
 others come from the same tokens, --window, --windows and --stride, and from --activations f32.
 )";
 
+const char* const kDequantizeHelpFooter =
+    R"(Every matrix is decoded to the numbers that its format defines and written under the name that
+transformers gives it, with norms, embeddings and biases; config.json loses its
+quantization_config, and the tokenizer's files are copied. Under mpirun every rank decodes and
+writes what it would hold if it served the model: DIR must be on a file system that all ranks share.
+The files are the same bytes at any number of ranks.
+
+  conclave dequantize MODEL --out plain --dtype bf16
+  mpirun -n 4 conclave dequantize MODEL --out /shared/plain
+)";
+
 const char* const kBenchHelpFooter =
     R"(Each test runs once to warm up, then -r times; t/s is the mean with the standard deviation.
 pp N is a prompt of N random tokens, tg N generates N tokens greedily for each of --batch-sizes

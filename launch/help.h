@@ -16,5 +16,6 @@ extern const char* const kPlanHelpFooter;
 extern const char* const kVerifyHelpFooter;
 extern const char* const kPerplexityHelpFooter;
 extern const char* const kBenchHelpFooter;
+extern const char* const kDequantizeHelpFooter;
 
 }  // namespace conclave::launch

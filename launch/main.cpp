@@ -17,6 +17,7 @@ int execute(const Invocation& invocation, const Comm& comm) {
     if (invocation.command == Command::kVerify) return verify(invocation, comm);
     if (invocation.command == Command::kPerplexity) return perplexity(invocation, comm);
     if (invocation.command == Command::kBench) return bench(invocation, comm);
+    if (invocation.command == Command::kDequantize) return dequantize(invocation, comm);
     if (comm.rank() != 0) return 0;  // the rest needs no ranks
     if (invocation.command == Command::kInspect) return inspect(invocation);
     if (invocation.command == Command::kPlan) return plan(invocation);

@@ -103,9 +103,10 @@ void add_engine(CLI::App& app, EngineOptions& to) {
         ->type_name("FORMAT")
         ->group(group)
         ->default_str("auto");
-    app.add_option("--dummy-dtype", to.dummy_dtype, "Type of dummy weights: bf16, f16, f32")
+    app.add_option("--dummy-dtype", to.dummy_dtype,
+                   "Type of dummy weights: bf16, f16, f32, or int2 .. int8 with a group size or "
+                   "without, such as int4-g32 (embeddings, head and routers are then bf16)")
         ->envname("CONCLAVE_DUMMY_DTYPE")
-        ->check(one_of({"bf16", "f16", "f32"}))
         ->type_name("TYPE")
         ->group(group)
         ->default_str("bf16");
@@ -216,6 +217,18 @@ void add_perplexity(CLI::App& app, Invocation& to) {
     add("--windows", to.windows.count, "How many windows")->capture_default_str();
     add("--stride", to.windows.stride, "From the begin of a window to that of the next, in tokens")
         ->default_str("--window");
+}
+
+void add_dequantize(CLI::App& app, DequantizeOptions& to) {
+    app.add_option("-o,--out", to.directory, "Folder to write; made, or empty")->type_name("DIR");
+    app.add_option("--dtype", to.dtype, "Type of the tensors written: f32, bf16")
+        ->check(one_of({"f32", "bf16"}))
+        ->type_name("TYPE")
+        ->capture_default_str();
+    app.add_option("--max-shard-size", to.max_file_bytes, "Bytes of one file, such as 5GB")
+        ->transform(CLI::AsSizeValue(false))
+        ->type_name("SIZE")
+        ->default_str("5GB");
 }
 
 void add_plan(CLI::App& app, Invocation& to) {
@@ -425,6 +438,8 @@ class CommandLine {
         if (to_.command == Command::kRun) finish_run(to_, text_);
         if (to_.command == Command::kVerify && to_.reference.empty())
             throw Error(ErrorCode::kUsage, "no reference: give --reference FILE.safetensors");
+        if (to_.command == Command::kDequantize && to_.dequantize.directory.empty())
+            throw Error(ErrorCode::kUsage, "no folder to write to: give --out DIR");
         if (to_.command == Command::kPerplexity && to_.text_file.empty())
             throw Error(ErrorCode::kUsage,
                         "no text: give the file, as in conclave perplexity "
@@ -453,6 +468,8 @@ class CommandLine {
          "perplexity MODEL FILE [options]", kPerplexityHelpFooter},
         {"bench", Command::kBench, "Measure how fast a model reads prompts and writes",
          "bench MODEL [options]", kBenchHelpFooter},
+        {"dequantize", Command::kDequantize, "Write a model as a plain checkpoint",
+         "dequantize MODEL --out DIR [options]", kDequantizeHelpFooter},
         {"version", Command::kText, "Print the version", "version", ""},
     };
 
@@ -468,6 +485,7 @@ class CommandLine {
             context_default = "what prompt and -n need";
         } else {
             if (to_.command == Command::kPlan) add_plan(command, to_);
+            if (to_.command == Command::kDequantize) add_dequantize(command, to_.dequantize);
             if (to_.command == Command::kVerify) {
                 add_verify(command, to_);
                 context_default = "what the reference needs";

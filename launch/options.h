@@ -10,7 +10,7 @@
 
 namespace conclave::launch {
 
-enum class Command { kText, kRun, kInspect, kPlan, kVerify, kPerplexity, kBench };
+enum class Command { kText, kRun, kInspect, kPlan, kVerify, kPerplexity, kBench, kDequantize };
 
 struct RunOptions {
     std::string prompt, file;  ///< one of prompt, file and prompt_ids is given
@@ -44,6 +44,7 @@ struct Invocation {
     BenchOptions bench;
     std::string text_file;  ///< perplexity
     Windows windows;
+    DequantizeOptions dequantize;
 };
 
 /// `arguments` without the program's name. Throws Error(kUsage) that says what to do.

@@ -80,8 +80,16 @@ WeightBuilder::WeightBuilder(const BuildContext& context, RankGrid grid)
     items_.imagined = context.imagined.has_value();
 }
 
-quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource>& alternatives) {
-    if (context_.imagined) return context_.format.imagine(alternatives.front(), *context_.imagined);
+quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource>& alternatives,
+                                           bool quantizable) {
+    if (context_.imagined) {
+        // As in most integer checkpoints, what is not in a layer, and routers, are not quantized.
+        const quant::MatrixSource& first = alternatives.front();
+        const bool plain = quant::is_integer(context_.imagined->code) &&
+                           (!quantizable || first.stem.find(".layers.") == std::string::npos);
+        return context_.format.imagine(
+            first, plain ? quant::Encoding{quant::CodeType::kBF16} : *context_.imagined);
+    }
     const Headers headers(context_.checkpoint);
     const auto file_of = [&](const std::string& tensor) {
         const StoredTensor* t = context_.checkpoint.find(tensor);
@@ -114,7 +122,7 @@ WeightBuilder::Resolved WeightBuilder::resolve_linear(const std::vector<PartRequ
     out.descriptor.deterministic = context_.deterministic;
     for (const PartRequest& p : parts) {
         out.logical.push_back(p.stored.front());
-        out.stored.push_back(resolve(p.stored));
+        out.stored.push_back(resolve(p.stored, follow_policy));
         const quant::MatrixSource& s = p.stored.front();
         plan_.add({s.stem, s.n, s.k, p.rows, p.cols, p.replicated});
         const Interval rows = (*p.rows)[context_.rank], cols = (*p.cols)[context_.rank];

@@ -100,6 +100,7 @@ class WeightBuilder {
     std::vector<IgnoredTensors> finish(const std::vector<std::string>& ignorable) const;
 
     ShardPlan& plan() { return plan_; }
+    const ShardPlan& plan() const { return plan_; }
     const RankGrid& grid() const { return plan_.grid(); }
     int rank() const { return context_.rank; }
     bool deterministic() const { return context_.deterministic; }
@@ -123,7 +124,8 @@ class WeightBuilder {
 
     std::shared_ptr<const quant::Grouping> grouping(const quant::StoredMatrix& matrix,
                                                     Interval cols);
-    quant::StoredMatrix resolve(const std::vector<quant::MatrixSource>& alternatives);
+    quant::StoredMatrix resolve(const std::vector<quant::MatrixSource>& alternatives,
+                                bool quantizable);
     Resolved resolve_linear(const std::vector<PartRequest>& parts, bool follow_policy);
     void record(const std::string& layer, const quant::LinearDescriptor& descriptor,
                 std::vector<quant::KernelChoice> choices);

@@ -10,6 +10,7 @@ int run(const Invocation& invocation, const Comm& comm);
 int verify(const Invocation& invocation, const Comm& comm);
 int perplexity(const Invocation& invocation, const Comm& comm);
 int bench(const Invocation& invocation, const Comm& comm);
+int dequantize(const Invocation& invocation, const Comm& comm);
 int inspect(const Invocation& invocation);
 int plan(const Invocation& invocation);
 

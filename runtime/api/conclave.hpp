@@ -122,6 +122,11 @@ LoadPlan plan(const EngineOptions& options, int ranks);
 /// pages, doing nothing else: the best of a few passes. The floor of decoding.
 double read_bandwidth(const EngineOptions& options, const Comm& comm);
 
+/// Collective. Writes the model as a plain Hugging Face checkpoint; the files are the same bytes at
+/// any number of ranks. `options` as for Engine; its progress and log are used.
+DequantizeReport dequantize(const EngineOptions& options, const DequantizeOptions& to,
+                            const Comm& comm);
+
 class Engine {
   public:
     /// Collective. Loads the model.

@@ -1,4 +1,5 @@
 #include "runtime/engine/engine.h"
+#include "runtime/engine/dequantize.h"
 
 #include "runtime/api/conclave.hpp"
 #include "runtime/comm/local_communicator.h"
@@ -19,6 +20,11 @@ Comm::Comm(std::shared_ptr<comm::Communicator> impl) : impl_(std::move(impl)) {}
 int Comm::rank() const { return impl_->rank(); }
 int Comm::size() const { return impl_->size(); }
 void Comm::agree(const Error* error) const { comm::agree(*impl_, error); }
+
+DequantizeReport dequantize(const EngineOptions& options, const DequantizeOptions& to,
+                            const Comm& comm) {
+    return engine::dequantize(options, to, *comm.impl());
+}
 
 struct Engine::Impl {
     ModelSummary summary;

@@ -1,10 +1,34 @@
 #include "runtime/engine/options.h"
 
+#include <charconv>
+
 #include <spdlog/fmt/fmt.h>
 
 #include "runtime/base/error.h"
 
 namespace conclave::engine {
+
+namespace {
+
+/// "int4-g32", "int8": symmetric integers with bf16 scales, per group or per row.
+std::optional<quant::Encoding> parse_int_encoding(const std::string& text) {
+    if (text.size() < 4 || !text.starts_with("int") || text[3] < '2' || text[3] > '8')
+        return std::nullopt;
+    quant::Encoding e;
+    e.bits = text[3] - '0';
+    e.code = e.bits <= 4 ? quant::CodeType::kU4 : quant::CodeType::kU8;
+    e.scale = quant::FactorType::kBF16;
+    e.zero_point = 1 << (e.bits - 1);
+    if (text.size() == 4) return e;
+    const char* const end = text.data() + text.size();
+    if (!text.substr(4).starts_with("-g")) return std::nullopt;
+    const auto [next, failure] = std::from_chars(text.data() + 6, end, e.group);
+    if (failure != std::errc() || next != end || e.group < 1 || e.group > (1 << 20))
+        return std::nullopt;
+    return e;
+}
+
+}  // namespace
 
 quant::Activations parse_activations(const std::string& text) {
     for (const quant::Activations a : {quant::Activations::kAuto, quant::Activations::kF32,
@@ -36,8 +60,9 @@ std::optional<quant::Encoding> parse_dummy(const EngineOptions& o) {
     for (const quant::CodeType t :
          {quant::CodeType::kF32, quant::CodeType::kF16, quant::CodeType::kBF16})
         if (o.dummy_dtype == quant::code_name(t)) return quant::Encoding{t};
+    if (const auto encoding = parse_int_encoding(o.dummy_dtype)) return encoding;
     throw Error(ErrorCode::kUsage, "--dummy-dtype is not a type")
-        .expected("bf16, f16 or f32")
+        .expected("bf16, f16, f32, or int2 .. int8 with a group size or without: int4-g32, int8")
         .found("'" + o.dummy_dtype + "'");
 }
 

@@ -90,6 +90,20 @@ struct LoadReport {
     std::string layout;  ///< "tensor parallel 4, experts 2x2 (TPxEP)"
 };
 
+/// What dequantize() writes, and how.
+struct DequantizeOptions {
+    std::string directory;                        ///< made where it is not there; must be empty
+    std::string dtype = "f32";                    ///< f32, bf16
+    uint64_t max_file_bytes = uint64_t{5} << 30;  ///< of tensors in one file
+};
+
+struct DequantizeReport {
+    std::vector<std::string> files;
+    int64_t tensors = 0;
+    uint64_t bytes = 0;  ///< of tensors
+    double seconds = 0;
+};
+
 /// Of this rank.
 struct EngineStats {
     uint64_t resident_weight_bytes = 0, kv_bytes = 0;
