@@ -51,6 +51,8 @@ struct QuantizationFormat {
     std::function<std::unique_ptr<QuantizationConfig>(const nlohmann::json& config,
                                                       const std::string& file)>
         from_config;
+    /// What describe() may return, one of each kind of codes and zeros; for the support table.
+    std::vector<Encoding> encodings;
 };
 
 /// The formats of an engine, in order of registration; an ordinary object.
