@@ -5,10 +5,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "quant/dummy.h"
+#include "quant/formats/int_codec.h"
 #include "quant/quantization_config.h"
 #include "runtime/base/error.h"
 #include "runtime/base/half.h"
-#include "runtime/base/hash.h"
 
 namespace conclave::quant {
 namespace {
@@ -26,14 +27,6 @@ std::optional<CodeType> float_type(const std::string& dtype) {
     return std::nullopt;
 }
 
-/// splitmix64's finaliser: 64 well mixed bits of a counter.
-uint64_t mixed(uint64_t x) {
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
 class PlainCodec final : public Codec {
   public:
     const char* name() const override { return "plain"; }
@@ -45,7 +38,7 @@ class PlainCodec final : public Codec {
     void generate(const StoredMatrix& m, size_t i, const StoredRect& rect,
                   std::byte* out) const override {
         const StoredPiece& p = m.pieces[i];
-        const uint64_t seed = Hasher().add(std::string_view(p.tensor)).value();
+        const uint64_t seed = tensor_seed(p.tensor);
         // Uniform in +-sqrt(3 / k): k products with inputs of unit variance sum to unit variance.
         const float scale = std::sqrt(3.0f / static_cast<float>(p.cols)) / (1 << 23);
         for (int64_t r = rect.rows.begin; r < rect.rows.end; ++r)
@@ -89,7 +82,8 @@ class UnquantizedConfig final : public QuantizationConfig {
         return describe_plain(source, tensors);
     }
     StoredMatrix imagine(const MatrixSource& source, const Encoding& encoding) const override {
-        return plain_matrix(source, encoding.code);
+        return is_integer(encoding.code) ? imagined_int_matrix(source, encoding)
+                                         : plain_matrix(source, encoding.code);
     }
 };
 

@@ -26,4 +26,20 @@ WordRange words_of(Packing packing, int bits, int64_t begin, int64_t end);
 void unpack(Packing packing, int bits, const std::byte* words, int64_t word_step,
             int64_t first_word, int64_t begin, int64_t end, std::byte* out, int64_t out_step);
 
+/// One word of eight 4-bit codes as eight bytes, the first code in the lowest.
+constexpr uint64_t spread_stream4(uint32_t word) {
+    uint64_t x = word;
+    x = (x | x << 16) & 0x0000ffff0000ffffu;
+    x = (x | x << 8) & 0x00ff00ff00ff00ffu;
+    return (x | x << 4) & 0x0f0f0f0f0f0f0f0fu;
+}
+constexpr uint64_t spread_awq(uint32_t word) {
+    uint64_t even = word & 0xffffu, odd = word >> 16;  // codes 0, 2, 4, 6 and 1, 3, 5, 7
+    even = (even | even << 24) & 0x000000ff000000ffu;
+    even = (even | even << 12) & 0x000f000f000f000fu;
+    odd = (odd | odd << 24) & 0x000000ff000000ffu;
+    odd = (odd | odd << 12) & 0x000f000f000f000fu;
+    return even | odd << 8;
+}
+
 }  // namespace conclave::quant

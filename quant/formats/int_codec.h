@@ -27,14 +27,24 @@ struct IntStorage {
     bool words_along_n = false;
     bool transposed = false;
     bool scales_transposed = false;  ///< [G, N]; else [N, G]
-    /// Zeros: words along N, [G, words] where `scales_transposed`, else [words, G]; or signed bytes
-    /// [N, G] (with `bytes`).
+    /// Integer zeros: words along N, [G, words] where `scales_transposed`, else [words, G]; or
+    /// signed bytes (with `bytes`), laid out as the scales. Float zeros lie as the scales do.
     ZeroRule zero_rule = ZeroRule::kAsStored;
     std::array<uint32_t, 3> zero_words{};  ///< added to word w: zero_words[w % zero_word_count]
     int zero_word_count = 1;
 };
 
-/// Pieces of a matrix with this codec: 0 codes, 1 scales, 2 zeros where encoding.zero is kU8.
+/// Pieces of a matrix with this codec: 0 codes, 1 scales, 2 zeros where encoding.zero is not kNone.
 std::shared_ptr<const Codec> int_codec(const IntStorage& storage);
+
+/// Number of groups along k columns of an encoding.
+inline int64_t group_count(int64_t k, int64_t group) { return group > 0 ? ceil_div(k, group) : 1; }
+
+/// The pieces of `source` in `storage`, tensors named STEM + suffix. encoding.bits is storage.bits.
+StoredMatrix int_matrix(const MatrixSource& source, const Encoding& encoding,
+                        const IntStorage& storage, const std::array<const char*, 3>& suffixes);
+
+/// A matrix of any integer encoding whose tensors are in no file: words along K, [N, words].
+StoredMatrix imagined_int_matrix(const MatrixSource& source, const Encoding& encoding);
 
 }  // namespace conclave::quant
