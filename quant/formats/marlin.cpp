@@ -1,0 +1,244 @@
+// Marlin as a checkpoint: 4-bit symmetric codes in the order in which a GPU kernel walks tiles of
+// 16 columns (K) x 64 rows (N). STEM.B [K / 16, 2 N] and STEM.s, or the same as .qweight, .scales.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include <nlohmann/json.hpp>
+
+#include "quant/dummy.h"
+#include "quant/formats/formats.h"
+#include "quant/formats/tensors.h"
+#include "runtime/base/error.h"
+#include "runtime/base/json.h"
+
+namespace conclave::quant {
+namespace {
+
+constexpr int64_t kTileColumns = 16, kTileRows = 64;
+constexpr int64_t kTileWords = 128;     ///< of 8 codes; 1024 codes a tile, all in one stored row
+constexpr int64_t kRowsPerRead = 1024;  ///< 8 bytes each of every stored row: reads of 8 KiB
+constexpr int kZeroPoint = 8;
+
+/// The nibble of a tile that keeps row n, column k: [64][16].
+using Places = std::array<std::array<uint16_t, kTileColumns>, kTileRows>;
+
+constexpr Places make_places() {
+    // A lane of the kernel's warp holds, for each quarter of the rows, two 8 x 8 corners of it;
+    // the eight codes of a word are stored evens first.
+    constexpr std::array<int, 8> kOrder = {0, 2, 4, 6, 1, 3, 5, 7};
+    Places places{};
+    for (int lane = 0; lane < 32; ++lane)
+        for (int quarter = 0; quarter < 4; ++quarter)
+            for (int nibble = 0; nibble < 8; ++nibble) {
+                const int at = kOrder[nibble], half = at / 4, corner = at % 4;
+                const int k = 2 * (lane % 4) + corner % 2 + corner / 2 * 8;
+                const int n = 16 * quarter + lane / 4 + 8 * half;
+                places[n][k] = static_cast<uint16_t>((lane * 4 + quarter) * 8 + nibble);
+            }
+    return places;
+}
+constexpr Places kPlaces = make_places();
+
+/// The stored column that keeps the scale of row n. One group per row: the order is another.
+int64_t scale_column(int64_t n, bool channel) {
+    if (!channel) return n / 64 * 64 + 8 * (n % 8) + n % 64 / 8;
+    return n / 32 * 32 + 8 * (n % 8 / 2) + 2 * (n % 32 / 8) + n % 2;
+}
+
+Interval outward(Interval v, int64_t granule) {
+    return {v.begin / granule * granule, round_up(v.end, granule)};
+}
+
+class MarlinCodec final : public Codec {
+  public:
+    const char* name() const override { return "marlin"; }
+
+    StoredRect needs(const StoredMatrix& m, size_t piece, Interval n, Interval k) const override {
+        if (n.empty() || k.empty()) return {};
+        const Interval rows{m.source.row_offset + n.begin, m.source.row_offset + n.end};
+        if (piece == 1) return {groups(m, k), outward(rows, m.encoding.group ? 64 : 32)};
+        return {{k.begin / kTileColumns, ceil_div(k.end, kTileColumns)},
+                {rows.begin / kTileRows * kTileWords, ceil_div(rows.end, kTileRows) * kTileWords}};
+    }
+
+    int64_t rows_per_read(const StoredMatrix&) const override { return kRowsPerRead; }
+
+    void generate(const StoredMatrix& m, size_t piece, const StoredRect& rect,
+                  std::byte* out) const override {
+        const StoredPiece& p = m.pieces[piece];
+        const uint64_t seed = tensor_seed(p.tensor);
+        const float scale = generated_scale(m.encoding.bits, m.source.k);
+        for (int64_t r = rect.rows.begin; r < rect.rows.end; ++r)
+            for (int64_t c = rect.cols.begin; c < rect.cols.end; ++c, out += p.element_bytes) {
+                const uint64_t bits = mixed(seed + static_cast<uint64_t>(r * p.cols + c));
+                if (piece == 0)
+                    std::memcpy(out, &bits, 4);
+                else
+                    write_factor(m.encoding.scale, scale, out);
+            }
+    }
+
+    size_t scratch_bytes(const StoredMatrix& m, Interval n, Interval k) const override {
+        return static_cast<size_t>(codes_bytes(n, k) +
+                                   n.size() * groups(m, k).size() * int64_t{sizeof(float)});
+    }
+
+    CodeTile decode(const StoredMatrix& m, Interval n, Interval k,
+                    std::span<const StagedRect> staged, std::byte* scratch) const override {
+        CodeTile tile;
+        tile.rows = n.size(), tile.cols = tile.row_bytes = k.size();
+        if (n.empty() || k.empty()) return tile;
+        decode_codes(m, n, k, staged[0], scratch);
+        tile.codes = scratch;
+        auto* scales = reinterpret_cast<float*>(scratch + codes_bytes(n, k));
+        const Interval g = groups(m, k);
+        tile.scales = scales, tile.factor_stride = g.size(), tile.first_group = g.begin;
+        const StagedRect& s = staged[1];
+        const int64_t width = m.pieces[1].element_bytes;
+        for (int64_t row = n.begin; row < n.end; ++row) {
+            const int64_t column =
+                scale_column(m.source.row_offset + row, m.encoding.group == 0) - s.rect.cols.begin;
+            for (int64_t i = g.begin; i < g.end; ++i)
+                *scales++ =
+                    read_factor(m.encoding.scale,
+                                s.data + (i - s.rect.rows.begin) * s.row_bytes + column * width);
+        }
+        return tile;
+    }
+
+  private:
+    static int64_t codes_bytes(Interval n, Interval k) { return round_up(n.size() * k.size(), 64); }
+
+    static Interval groups(const StoredMatrix& m, Interval k) {
+        const int64_t width = m.encoding.group;
+        return width ? Interval{k.begin / width, ceil_div(k.end, width)} : Interval{0, 1};
+    }
+
+    static void decode_codes(const StoredMatrix& m, Interval n, Interval k, const StagedRect& s,
+                             std::byte* out) {
+        for (int64_t r = k.begin / kTileColumns; r * kTileColumns < k.end; ++r) {
+            const std::byte* stored = s.data + (r - s.rect.rows.begin) * s.row_bytes;
+            const int64_t first = std::max(k.begin, r * kTileColumns);
+            const int64_t last = std::min(k.end, (r + 1) * kTileColumns);
+            for (int64_t row = n.begin; row < n.end; ++row) {
+                const int64_t at = m.source.row_offset + row;
+                const auto& places = kPlaces[static_cast<size_t>(at % kTileRows)];
+                const std::byte* words =
+                    stored + (at / kTileRows * kTileWords - s.rect.cols.begin) * 4;
+                std::byte* codes = out + (row - n.begin) * k.size();
+                for (int64_t c = first; c < last; ++c) {
+                    const int nibble = places[static_cast<size_t>(c % kTileColumns)];
+                    codes[c - k.begin] = words[nibble / 2] >> (nibble % 2 * 4) & std::byte{15};
+                }
+            }
+        }
+    }
+};
+
+class MarlinConfig final : public QuantizationConfig {
+  public:
+    explicit MarlinConfig(int64_t group) : group_(group > 0 ? group : 0) {}
+
+    const char* name() const override { return "marlin"; }
+    std::vector<Activations> supported_activations() const override {
+        return {Activations::kAuto, Activations::kF32, Activations::kBF16, Activations::kInt8};
+    }
+    CpuFeatures minimum_capability() const override { return {}; }
+
+    std::optional<StoredMatrix> describe(const MatrixSource& source,
+                                         const TensorLookup& tensors) const override {
+        const bool own_names = tensors.header(source.stem + ".B").has_value();
+        if (source.bare || (!own_names && !tensors.header(source.stem + ".qweight")))
+            return describe_plain(source, tensors);
+        const std::string codes = source.stem + (own_names ? ".B" : ".qweight");
+        const std::string scales = source.stem + (own_names ? ".s" : ".scales");
+        check_size(source, codes);
+        if (tensors.header(source.stem + ".qzeros"))
+            throw Error(ErrorCode::kUnsupported, "marlin checkpoints have no zero points")
+                .tensor(source.stem + ".qzeros");
+        expect_tensor(tensors, codes, {source.k / kTileColumns, 2 * source.stored_n}, "I32");
+        // A file says "128" and keeps one scale a row where K is 128.
+        const int64_t groups = group_ ? ceil_div(source.k, group_) : 1;
+        const TensorHeader header = expect_tensor(tensors, scales, {groups, source.stored_n});
+        StoredMatrix m =
+            stored(source, codes, scales, groups > 1 ? group_ : 0, float_factor(scales, header));
+        add_companions(m, tensors, source.stem, {".workspace"});
+        return m;
+    }
+
+    StoredMatrix imagine(const MatrixSource& source, const Encoding& e) const override {
+        if (!is_integer(e.code)) return plain_matrix(source, e.code);
+        if (e.bits != 4 || e.zero != FactorType::kNone || e.zero_point != kZeroPoint || e.permuted)
+            throw Error(ErrorCode::kUnsupported, "marlin cannot store " + e.to_string())
+                .tensor(source.stem);
+        check_size(source, source.stem + ".B");
+        const bool channel = e.group == 0 || e.group >= source.k;
+        return stored(source, source.stem + ".B", source.stem + ".s", channel ? 0 : e.group,
+                      e.scale);
+    }
+
+  private:
+    static void check_size(const MatrixSource& s, const std::string& tensor) {
+        if (s.k % kTileColumns == 0 && s.stored_n % kTileRows == 0) return;
+        throw Error(ErrorCode::kUnsupported, "marlin tiles do not cut this matrix evenly")
+            .tensor(tensor)
+            .expected("rows a multiple of 64, columns of 16")
+            .found(shape_text({s.stored_n, s.k}));
+    }
+
+    static StoredMatrix stored(const MatrixSource& source, const std::string& codes,
+                               const std::string& scales, int64_t group, FactorType scale) {
+        static const auto codec = std::make_shared<const MarlinCodec>();
+        StoredMatrix m;
+        m.source = source;
+        m.codec = codec;
+        m.encoding = {CodeType::kU4, 4, scale, FactorType::kNone, kZeroPoint, group, false};
+        m.pieces = {{PieceRole::kCodes, codes, 4, source.k / kTileColumns, 2 * source.stored_n, ""},
+                    {PieceRole::kScales, scales, factor_bytes(scale),
+                     group ? ceil_div(source.k, group) : 1, source.stored_n, ""}};
+        return m;
+    }
+
+    int64_t group_;  ///< columns; 0: a whole row
+};
+
+int64_t group_size(const Json& config, const std::string& file) {
+    const char* key = find_json(config, "group_size", file) ? "group_size" : "q_group_size";
+    const int64_t group = get_int_or(config, key, -1, -1, int64_t{1} << 31, file);
+    if (group == 0)
+        throw Error(ErrorCode::kBadContent, std::string("'") + key + "' cannot be 0")
+            .file(file)
+            .expected("-1 or more than 0");
+    return group;
+}
+
+}  // namespace
+
+std::unique_ptr<QuantizationConfig> marlin_config(const nlohmann::json& config,
+                                                  const std::string& file, int64_t group) {
+    const char* key = find_json(config, "bits", file) ? "bits" : "w_bit";
+    const int64_t bits = get_int_or(config, key, 4, 1, 64, file);
+    if (bits != 4)
+        throw Error(ErrorCode::kUnsupported, "marlin checkpoints have 4 bits a code")
+            .file(file)
+            .expected(std::string("'") + key + "' 4")
+            .found(std::to_string(bits));
+    if (!get_bool_or(config, "sym", true, file))
+        throw Error(ErrorCode::kUnsupported, "marlin checkpoints are symmetric")
+            .file(file)
+            .expected("'sym' true")
+            .found("false");
+    return std::make_unique<MarlinConfig>(group);
+}
+
+QuantizationFormat marlin_format() {
+    return {"marlin",
+            {"quantize_config.json"},
+            [](const Json& config, const std::string& file) {
+                return marlin_config(config, file, group_size(config, file));
+            },
+            {{CodeType::kU4, 4, FactorType::kF16, FactorType::kNone, kZeroPoint, 128, false}}};
+}
+
+}  // namespace conclave::quant
