@@ -91,25 +91,31 @@ quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource
             first, plain ? quant::Encoding{quant::CodeType::kBF16} : *context_.imagined);
     }
     const Headers headers(context_.checkpoint);
-    const auto file_of = [&](const std::string& tensor) {
-        const StoredTensor* t = context_.checkpoint.find(tensor);
-        return context_.checkpoint.files()[t ? t->file : 0].path;
+    // The file of the first tensor whose name begins so.
+    const auto file_of = [&](const std::string& stem) {
+        const auto& tensors = context_.checkpoint.tensors();
+        const auto at = std::lower_bound(
+            tensors.begin(), tensors.end(), stem,
+            [](const StoredTensor& t, const std::string& name) { return t.name < name; });
+        const bool found = at != tensors.end() && at->name.starts_with(stem);
+        return context_.checkpoint.files()[found ? at->file : 0].path;
     };
     for (const quant::MatrixSource& s : alternatives) {
         std::optional<quant::StoredMatrix> m;
         try {
             m = context_.format.describe(s, headers);
         } catch (Error& e) {
-            throw Error(e).file(file_of(s.bare ? s.stem : s.stem + ".weight"));
+            throw Error(e).file(file_of(s.bare ? s.stem : s.stem + "."));
         }
         if (!m) continue;
         for (const quant::StoredPiece& p : m->pieces) used_.insert(p.tensor);
         used_.insert(m->companions.begin(), m->companions.end());
+        stems_.insert(s.stem);
         return *std::move(m);
     }
     const quant::MatrixSource& first = alternatives.front();
     throw Error(ErrorCode::kBadContent, "tensor is missing")
-        .file(file_of(""))
+        .file(file_of(first.stem))
         .tensor(first.stem + ".weight")
         .expected(fmt::format("[{}, {}]", first.n, first.k))
         .found(alternatives.size() == 1 ? "no such tensor"
@@ -406,13 +412,27 @@ void WeightBuilder::vector_into(const std::vector<VectorSource>& alternatives, I
         .found("no such tensor");
 }
 
+bool WeightBuilder::zero_bias(const StoredTensor& t) const {
+    constexpr uint64_t kLongest = 16 << 20;
+    if (!t.name.ends_with(".bias") || t.bytes > kLongest) return false;
+    if (!stems_.count(t.name.substr(0, t.name.size() - 5))) return false;
+    std::vector<std::byte> bytes(t.bytes);
+    context_.checkpoint.read(t.file, t.offset, bytes);
+    return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
 std::vector<IgnoredTensors> WeightBuilder::finish(const std::vector<std::string>& ignorable) const {
     std::vector<IgnoredTensors> ignored;
     for (const std::string& pattern : ignorable) ignored.push_back({pattern, 0, 0});
+    IgnoredTensors zero_biases{"zero biases of matrices that have none", 0, 0};
     const StoredTensor* first = nullptr;
     int64_t unused = 0;
     for (const StoredTensor& t : context_.checkpoint.tensors()) {
         if (used_.count(t.name)) continue;
+        if (zero_bias(t)) {
+            ++zero_biases.count, zero_biases.bytes += t.bytes;
+            continue;
+        }
         const auto by = std::find_if(ignored.begin(), ignored.end(), [&](const IgnoredTensors& i) {
             return matches(i.pattern, t.name);
         });
@@ -432,6 +452,7 @@ std::vector<IgnoredTensors> WeightBuilder::finish(const std::vector<std::string>
             .file(context_.checkpoint.files()[first->file].path)
             .tensor(first->name)
             .found(first->describe());
+    ignored.push_back(zero_biases);
     std::erase_if(ignored, [](const IgnoredTensors& i) { return i.count == 0; });
     return ignored;
 }

@@ -147,7 +147,10 @@ class WeightBuilder {
     ShardPlan plan_;
     LoadItems items_;
     std::vector<KernelRecord> kernels_;
-    std::unordered_set<std::string> used_;
+    /// Some quantizers write a bias of zeros for matrices that have none.
+    bool zero_bias(const StoredTensor& tensor) const;
+
+    std::unordered_set<std::string> used_, stems_;
     std::vector<std::shared_ptr<const quant::Grouping>> groupings_;
     std::shared_ptr<const quant::LinearMethod> generic_;
 };

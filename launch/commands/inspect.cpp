@@ -35,6 +35,10 @@ void print_json(const ModelSummary& m) {
     for (const EncodingBytes& e : m.encodings)
         json["encodings"].push_back(
             {{"encoding", e.encoding}, {"tensors", e.tensors}, {"bytes", e.bytes}});
+    json["matrices"] = Json::array();
+    for (const EncodingBytes& e : m.matrices)
+        json["matrices"].push_back(
+            {{"encoding", e.encoding}, {"matrices", e.tensors}, {"memory_bytes", e.bytes}});
     json["parts"] = Json::array();
     for (const auto& [part, bytes] : m.parts)
         json["parts"].push_back({{"part", part}, {"bytes", bytes}});
@@ -80,7 +84,11 @@ void print_text(const ModelSummary& m) {
     std::vector<std::string> entries;
     for (const EncodingBytes& e : m.encodings)
         entries.push_back(sized(e.encoding, e.bytes) + fmt::format("  {} tensors", e.tensors));
-    add_list(out, "encodings", entries);
+    add_list(out, "tensors", entries);
+    entries.clear();
+    for (const EncodingBytes& e : m.matrices)
+        entries.push_back(sized(e.encoding, e.bytes) + fmt::format("  {} matrices", e.tensors));
+    add_list(out, "in memory", entries);
     entries.clear();
     for (const auto& [part, bytes] : m.parts) entries.push_back(sized(part, bytes));
     add_list(out, "parts", entries);

@@ -64,7 +64,7 @@ struct EncodingBytes {
 
 struct ModelSummary {
     std::string path, architecture, model_type;
-    bool supported = false;
+    bool supported = false;  ///< architecture, format and every tensor
     std::string unsupported_reason;  ///< why `run` would refuse
     std::string quantization;        ///< "none", or quant_method
     int64_t parameters = 0, layers = 0, hidden_size = 0, vocab_size = 0;
@@ -72,7 +72,8 @@ struct ModelSummary {
     int64_t attention_heads = 0, kv_heads = 0, head_dim = 0, max_position_embeddings = 0;
     bool tokenizer = false;
     std::vector<std::pair<std::string, uint64_t>> files;  ///< name, bytes
-    std::vector<EncodingBytes> encodings;
+    std::vector<EncodingBytes> encodings;  ///< of tensors, as files state their types
+    std::vector<EncodingBytes> matrices;   ///< of logical matrices: "int4 g32"; bytes in memory
     /// Bytes by part: "embeddings", "attention", "experts", "dense mlp", "other".
     std::vector<std::pair<std::string, uint64_t>> parts;
     uint64_t bytes = 0;
@@ -136,7 +137,7 @@ class Engine {
 
     int rank() const;
     int size() const;
-    const ModelSummary& model() const;
+    const ModelSummary& model() const;  ///< what inspect() says without weights
     const LoadReport& load_report() const;  ///< rank 0
     /// One line: activations, ISA, threads, layout ("bf16 activations, avx512, 2 threads, ...").
     const std::string& description() const;

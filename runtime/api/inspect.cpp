@@ -6,6 +6,7 @@
 #include "runtime/api/conclave.hpp"
 #include "runtime/engine/model.h"
 #include "runtime/engine/model_files.h"
+#include "sharding/weight_store.h"
 
 namespace conclave {
 namespace {
@@ -22,6 +23,40 @@ std::string part_of(const std::string& tensor) {
 std::string lower(std::string s) {
     std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return std::tolower(c); });
     return s;
+}
+
+/// Declares the whole model, as one rank would: its logical matrices and vectors. Throws as loading
+/// would for missing, mis-shaped and unknown tensors.
+void count_parameters(const engine::ModelFiles& files, const quant::QuantizationConfig& format,
+                      const engine::ModelShape& shape, ModelSummary& s) {
+    const quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
+    const engine::Architecture& architecture =
+        engine::find_architecture(files.config, files.config_file);
+    sharding::WeightStore store({1.0});
+    sharding::WeightBuilder builder({*files.checkpoint,
+                                     format,
+                                     kernels,
+                                     cpu_from_environment(),
+                                     quant::Activations::kF32,
+                                     false,
+                                     0,
+                                     store,
+                                     {}},
+                                    {1, 1, 1});
+    const auto model = architecture.build(shape, builder);
+    builder.finish(architecture.ignorable);
+    std::map<std::string, int64_t> sizes;  // a tied head is declared twice
+    std::map<std::string, EncodingBytes> matrices;
+    for (const sharding::MatrixItem& m : builder.items().matrices) {
+        if (!sizes.emplace(m.logical.stem, m.logical.n * m.logical.k).second) continue;
+        EncodingBytes& e = matrices[m.stored.encoding.to_string()];
+        e.encoding = m.stored.encoding.to_string();
+        ++e.tensors;
+        e.bytes += m.packed->bytes();
+    }
+    for (const sharding::VectorItem& v : builder.items().vectors) sizes[v.name] = v.length;
+    for (const auto& [_, size] : sizes) s.parameters += size;
+    for (const auto& [_, e] : matrices) s.matrices.push_back(e);
 }
 
 }  // namespace
@@ -51,7 +86,8 @@ ModelSummary inspect(const std::string& path, bool weights) {
         s.kv_heads = shape.kv_heads;
         s.head_dim = shape.head_dim;
         s.max_position_embeddings = shape.max_position_embeddings;
-        engine::choose_format(files, formats, "");
+        const auto format = engine::choose_format(files, formats, "");
+        if (weights) count_parameters(files, *format, shape, s);
         s.supported = true;
     } catch (const Error& e) {
         s.unsupported_reason = e.what();
@@ -65,8 +101,6 @@ ModelSummary inspect(const std::string& path, bool weights) {
         e.bytes += t.bytes;
         s.bytes += t.bytes;
         parts[part_of(t.name)] += t.bytes;
-        s.parameters += static_cast<int64_t>(
-            t.bytes * 8 / static_cast<uint64_t>(sharding::stored_type_bits(t.type)));
     }
     for (const auto& f : files.checkpoint->files())
         s.files.emplace_back(std::filesystem::path(f.path).filename().string(), f.bytes);

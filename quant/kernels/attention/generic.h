@@ -206,6 +206,9 @@ void attend(const AttentionCall& call) {
             return attend_codes<S, F16Codes<S>>(call);
         case CodeType::kBF16:
             return attend_codes<S, BF16Codes<S>>(call);
+        case CodeType::kU4:
+        case CodeType::kU8:  // no cache has them
+            return;
     }
 }
 
