@@ -3,22 +3,15 @@
 #include <cmath>
 #include <cstring>
 
-#include <nlohmann/json.hpp>
-
 #include "quant/dummy.h"
 #include "quant/formats/int_codec.h"
+#include "quant/formats/tensors.h"
 #include "quant/quantization_config.h"
 #include "runtime/base/error.h"
 #include "runtime/base/half.h"
 
 namespace conclave::quant {
 namespace {
-
-std::string shape_text(const std::vector<int64_t>& shape) {
-    std::string s = "[";
-    for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
-    return s + "]";
-}
 
 std::optional<CodeType> float_type(const std::string& dtype) {
     if (dtype == "BF16") return CodeType::kBF16;
@@ -140,32 +133,6 @@ std::optional<StoredMatrix> describe_plain(const MatrixSource& source,
 
 std::unique_ptr<QuantizationConfig> unquantized_config() {
     return std::make_unique<UnquantizedConfig>();
-}
-
-QuantizationRegistry QuantizationRegistry::built_in() {
-    QuantizationRegistry registry;
-    registry.add({"none", {}, [](const nlohmann::json&, const std::string&) {
-                      return unquantized_config();
-                  }});
-    return registry;
-}
-
-void QuantizationRegistry::add(QuantizationFormat format) {
-    if (find(format.name))
-        throw Error(ErrorCode::kUsage, "quantization format '" + format.name + "' is taken");
-    formats_.push_back(std::move(format));
-}
-
-const QuantizationFormat* QuantizationRegistry::find(std::string_view name) const {
-    const auto it = std::find_if(formats_.begin(), formats_.end(),
-                                 [&](const QuantizationFormat& f) { return f.name == name; });
-    return it == formats_.end() ? nullptr : &*it;
-}
-
-std::vector<std::string> QuantizationRegistry::names() const {
-    std::vector<std::string> out;
-    for (const QuantizationFormat& f : formats_) out.push_back(f.name);
-    return out;
 }
 
 }  // namespace conclave::quant

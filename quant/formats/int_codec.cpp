@@ -6,8 +6,8 @@
 #include <numeric>
 
 #include "quant/dummy.h"
+#include "quant/formats/tensors.h"
 #include "runtime/base/error.h"
-#include "runtime/base/half.h"
 
 namespace conclave::quant {
 namespace {
@@ -28,26 +28,6 @@ int64_t all_rows(const MatrixSource& s) { return std::max<int64_t>(s.lead_count,
 /// Bytes from one decoded row to the next: an odd number of cache lines, so that a column of codes
 /// spreads over the sets of the cache.
 int64_t row_stride(int64_t columns) { return (ceil_div(columns, 64) | 1) * 64; }
-
-float as_float(FactorType type, const std::byte* p) {
-    uint16_t half;
-    float value;
-    if (type == FactorType::kF32) {
-        std::memcpy(&value, p, 4);
-        return value;
-    }
-    std::memcpy(&half, p, 2);
-    return type == FactorType::kF16 ? f16_to_f32(half) : bf16_to_f32(half);
-}
-
-void put_float(FactorType type, float value, std::byte* out) {
-    if (type == FactorType::kF32) {
-        std::memcpy(out, &value, 4);
-        return;
-    }
-    const uint16_t half = type == FactorType::kF16 ? f32_to_f16(value) : f32_to_bf16(value);
-    std::memcpy(out, &half, 2);
-}
 
 /// Byte j of row i becomes byte i of row j.
 void transpose8(uint64_t* r) {
@@ -137,8 +117,9 @@ class IntCodec final : public Codec {
                 const uint64_t random = mixed(seed + static_cast<uint64_t>(r * p.cols + c));
                 if (number) {
                     const float u = static_cast<float>(random >> 40) * 0x1p-24f;
-                    put_float(scale ? m.encoding.scale : m.encoding.zero,
-                              scale ? size * (0.75f + 0.5f * u) : static_cast<float>(half()), out);
+                    write_factor(scale ? m.encoding.scale : m.encoding.zero,
+                                 scale ? size * (0.75f + 0.5f * u) : static_cast<float>(half()),
+                                 out);
                 } else if (s_.bytes) {
                     *out = static_cast<std::byte>((random & mask()) - half());
                 } else {
@@ -255,7 +236,7 @@ class IntCodec final : public Codec {
         const int64_t bytes = factor_bytes(type), count = groups.size();
         for (int64_t n = rows.begin; n < rows.end; ++n)
             for (int64_t g = groups.begin; g < groups.end; ++g)
-                out[(n - rows.begin) * count + g - groups.begin] = as_float(
+                out[(n - rows.begin) * count + g - groups.begin] = read_factor(
                     type, s_.scales_transposed ? cell(s, g, n, bytes) : cell(s, n, g, bytes));
     }
 
