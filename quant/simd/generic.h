@@ -43,6 +43,12 @@ struct Generic {
     }
     static V load_f16(const std::byte* p) { return load_f16_part(p, 16); }
     static V load_bf16(const std::byte* p) { return load_bf16_part(p, 16); }
+    /// 16 unsigned bytes
+    static V load_u8(const std::byte* p) {
+        float f[16];
+        for (int i = 0; i < 16; ++i) f[i] = static_cast<float>(p[i]);
+        return load(f);
+    }
     static V load_f32_part(const std::byte* p, int n) {
         V v = zero();
         std::memcpy(&v, p, static_cast<size_t>(n) * 4);
@@ -88,6 +94,8 @@ struct Generic {
     }
     /// a * b + c
     static V fma(V a, V b, V c) { return add(mul(a, b), c); }
+    /// c - a * b
+    static V fnma(V a, V b, V c) { return sub(c, mul(a, b)); }
     /// b where either is NaN
     static V max(V a, V b) {
         for (int i = 0; i < 4; ++i) a.q[i] = select(a.q[i] > b.q[i], a.q[i], b.q[i]);
@@ -101,6 +109,14 @@ struct Generic {
     static float sum(V v) {
         const F4 a = (v.q[0] + v.q[2]) + (v.q[1] + v.q[3]);
         return (a[0] + a[2]) + (a[1] + a[3]);
+    }
+    /// The largest of 16 numbers.
+    static float most(V v) {
+        const F4 a = select(v.q[0] > v.q[2], v.q[0], v.q[2]);
+        const F4 b = select(v.q[1] > v.q[3], v.q[1], v.q[3]);
+        const F4 c = select(a > b, a, b);
+        const float d = c[0] > c[2] ? c[0] : c[2], e = c[1] > c[3] ? c[1] : c[3];
+        return d > e ? d : e;
     }
     /// a * 2^n for |n| <= 252, n = m - 1.5 * 2^23 whole
     static V scale2(V a, V m) {
@@ -129,6 +145,12 @@ struct Generic {
         float f[16];
         store(f, v);
         for (int i = 0; i < n; ++i) p[i] = f32_to_f16(f[i]);
+    }
+    /// Of whole numbers in [-128, 127]
+    static void store_i8_part(int8_t* p, int n, V v) {
+        float f[16];
+        store(f, v);
+        for (int i = 0; i < n; ++i) p[i] = static_cast<int8_t>(f[i]);
     }
 
   private:

@@ -36,6 +36,12 @@ struct Avx2 {
         return {_mm256_cvtph_ps(half(p)), _mm256_cvtph_ps(half(p + 16))};
     }
     static V load_bf16(const std::byte* p) { return {bf16(half(p)), bf16(half(p + 16))}; }
+    /// 16 unsigned bytes
+    static V load_u8(const std::byte* p) {
+        const __m128i v = half(p);
+        return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)),
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(v, v)))};
+    }
     static V load_f32_part(const std::byte* p, int n) {
         return load_part(reinterpret_cast<const float*>(p), n);
     }
@@ -59,6 +65,10 @@ struct Avx2 {
     static V fma(V a, V b, V c) {
         return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
     }
+    /// c - a * b
+    static V fnma(V a, V b, V c) {
+        return {_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
+    }
     /// b where either is NaN
     static V max(V a, V b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
     static V min(V a, V b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
@@ -68,6 +78,13 @@ struct Avx2 {
         const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
         return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+    }
+    /// The largest of 16 numbers.
+    static float most(V v) {
+        const __m256 a = _mm256_max_ps(v.lo, v.hi);
+        const __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        const __m128 c = _mm_max_ps(b, _mm_movehl_ps(b, b));
+        return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
     }
     /// a * 2^n for |n| <= 252, n = m - 1.5 * 2^23 whole
     static V scale2(V a, V m) { return {scale2_half(a.lo, m.lo), scale2_half(a.hi, m.hi)}; }
@@ -85,6 +102,20 @@ struct Avx2 {
         store_half_part(p, n,
                         _mm256_set_m128i(_mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT),
                                          _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT)));
+    }
+    /// Of whole numbers in [-128, 127]
+    static void store_i8_part(int8_t* p, int n, V v) {
+        const __m256i lo = _mm256_cvtps_epi32(v.lo), hi = _mm256_cvtps_epi32(v.hi);
+        const __m256i half = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
+        const __m128i bytes =
+            _mm_packs_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+        if (n == 16) {
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+            return;
+        }
+        int8_t codes[16];
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), bytes);
+        std::memcpy(p, codes, static_cast<size_t>(n));
     }
 
   private:

@@ -25,6 +25,11 @@ struct Avx512 {
     static V load_f32(const std::byte* p) { return _mm512_loadu_ps(p); }
     static V load_f16(const std::byte* p) { return f16(_mm256_loadu_si256(as_int(p))); }
     static V load_bf16(const std::byte* p) { return bf16(_mm256_loadu_si256(as_int(p))); }
+    /// 16 unsigned bytes
+    static V load_u8(const std::byte* p) {
+        const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));
+    }
     static V load_f32_part(const std::byte* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
     static V load_f16_part(const std::byte* p, int n) {
         return f16(_mm256_maskz_loadu_epi16(first(n), p));
@@ -40,6 +45,8 @@ struct Avx512 {
     static V sqrt(V a) { return _mm512_sqrt_ps(a); }
     /// a * b + c
     static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+    /// c - a * b
+    static V fnma(V a, V b, V c) { return _mm512_fnmadd_ps(a, b, c); }
     /// b where either is NaN
     static V max(V a, V b) { return _mm512_max_ps(a, b); }
     static V min(V a, V b) { return _mm512_min_ps(a, b); }
@@ -49,6 +56,13 @@ struct Avx512 {
         const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
         return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+    }
+    /// The largest of 16 numbers.
+    static float most(V v) {
+        const __m256 a = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+        const __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+        const __m128 c = _mm_max_ps(b, _mm_movehl_ps(b, b));
+        return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
     }
     /// a * 2^n for |n| <= 252, n = m - 1.5 * 2^23 whole
     static V scale2(V a, V m) {
@@ -69,6 +83,10 @@ struct Avx512 {
     }
     static void store_f16_part(uint16_t* p, int n, V v) {
         _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    }
+    /// Of whole numbers in [-128, 127]
+    static void store_i8_part(int8_t* p, int n, V v) {
+        _mm_mask_storeu_epi8(p, first(n), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
     }
 
   private:

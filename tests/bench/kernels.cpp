@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -90,34 +91,92 @@ struct Shape {
     size_t working_set;  ///< bytes of matrices that are cycled through
 };
 
-void measure(const Kernel& kernel, const Shape& shape, const Limits& limits, bool smoke) {
-    const MatrixLayout layout{kK, {kernel.code}, nullptr};
-    const size_t matrix = kernel.packed_bytes(kN, layout);
-    const auto count = static_cast<int64_t>(std::max<size_t>(1, shape.working_set / matrix));
-    BigPages memory(matrix * static_cast<size_t>(count));
-    std::mt19937 random(1);
-    std::normal_distribution<float> normal;
-    for (size_t i = 0; i < matrix * static_cast<size_t>(count); i += 4) {
-        const float v = static_cast<float>(random() % 1000) * 1e-3f;  // valid in all code types
-        const uint32_t half = kernel.code == CodeType::kF16 ? f32_to_f16(v) : f32_to_bf16(v);
-        const uint32_t code =
-            kernel.code == CodeType::kF32 ? std::bit_cast<uint32_t>(v) : half * 65537;
-        std::memcpy(memory.data() + i, &code, 4);
+/// What a kernel is measured with: float codes, or integers in groups with f16 scales.
+struct Case {
+    const Kernel* kernel;
+    int64_t group = 0;
+
+    MatrixLayout layout() const {
+        if (!is_integer(kernel->code)) return {kK, {kernel->code}, nullptr};
+        Encoding e;
+        e.code = kernel->code;
+        e.bits = code_bits(kernel->code);
+        e.scale = FactorType::kF16;
+        e.zero_point = 1 << (e.bits - 1);
+        e.group = group;
+        return {kK, e, std::make_shared<Grouping>(uniform_grouping({0, kK}, group))};
     }
-    BigPages x_memory(static_cast<size_t>(shape.rows * kK) * 4);
+    std::string name() const {
+        return kernel->name + (group > 0 ? " g" + std::to_string(group) : std::string());
+    }
+};
+
+/// A matrix of random codes.
+void fill(const Case& c, const MatrixLayout& layout, std::byte* packed) {
+    std::mt19937 random(1);
+    const int64_t code_bytes = is_integer(c.kernel->code) ? 1 : code_bits(c.kernel->code) / 8;
+    std::vector<std::byte> codes(static_cast<size_t>(kN * kK * code_bytes));
+    for (int64_t i = 0; i < kN * kK; ++i) {
+        const float v = static_cast<float>(random() % 1000) * 1e-3f;
+        const uint16_t half = c.kernel->code == CodeType::kF16 ? f32_to_f16(v) : f32_to_bf16(v);
+        const auto whole = static_cast<uint8_t>(random() >> (32 - layout.encoding.bits));
+        std::byte* to = codes.data() + i * code_bytes;
+        if (code_bytes == 4)
+            std::memcpy(to, &v, 4);
+        else
+            std::memcpy(to, code_bytes == 2 ? static_cast<const void*>(&half) : &whole, code_bytes);
+    }
+    CodeTile tile;
+    tile.codes = codes.data();
+    tile.row_bytes = kK * code_bytes;
+    tile.rows = kN;
+    tile.cols = kK;
+    tile.factor_stride = layout.groups ? static_cast<int64_t>(layout.groups->runs.size()) : 0;
+    const std::vector<float> scales(static_cast<size_t>(kN * tile.factor_stride), 0x1p-6f);
+    tile.scales = scales.data();
+    c.kernel->pack(packed, kN, layout, 0, tile);
+}
+
+/// Rows of x as the kernel reads them.
+std::vector<const void*> inputs(const Kernel& kernel, const MatrixLayout& layout, int64_t rows,
+                                std::byte* memory, int64_t row_bytes) {
+    std::mt19937 random(2);
+    std::normal_distribution<float> normal;
     std::vector<const void*> x;
-    for (int64_t r = 0; r < shape.rows; ++r) {
-        auto* row = x_memory.data() + r * kK * 4;
+    for (int64_t r = 0; r < rows; ++r) {
+        std::byte* row = memory + r * row_bytes;
         for (int64_t i = 0; i < kK; ++i) {
             const float v = normal(random);
             const uint16_t half = f32_to_bf16(v);
+            const auto code = static_cast<int8_t>(random() % 255 - 127);
             if (kernel.x == XType::kBF16)
                 std::memcpy(row + 2 * i, &half, 2);
-            else
+            else if (kernel.x == XType::kF32)
                 std::memcpy(row + 4 * i, &v, 4);
+            else
+                row[i] = static_cast<std::byte>(code);
+        }
+        if (kernel.x == XType::kI8) {
+            const std::vector<float> ones(layout.groups->blocks.size() * 2, 1.0f);
+            std::memcpy(row + int8_scales_at(*layout.groups), ones.data(), ones.size() * 4);
         }
         x.push_back(row);
     }
+    return x;
+}
+
+void measure(const Case& c, const Shape& shape, const Limits& limits, bool smoke) {
+    const Kernel& kernel = *c.kernel;
+    const MatrixLayout layout = c.layout();
+    const size_t matrix = kernel.packed_bytes(kN, layout);
+    const auto count = static_cast<int64_t>(std::max<size_t>(1, shape.working_set / matrix));
+    BigPages memory(matrix * static_cast<size_t>(count));
+    fill(c, layout, memory.data());
+    for (int64_t m = 1; m < count; ++m)
+        std::memcpy(memory.data() + m * static_cast<int64_t>(matrix), memory.data(), matrix);
+    const int64_t row_bytes = kernel.x == XType::kI8 ? int8_row_bytes(*layout.groups) : kK * 4;
+    BigPages x_memory(static_cast<size_t>(shape.rows * row_bytes));
+    const auto x = inputs(kernel, layout, shape.rows, x_memory.data(), row_bytes);
     BigPages scratch(kernel.scratch_bytes(layout));
     std::vector<float> out(static_cast<size_t>(shape.rows * kN));
     const auto cycle = [&] {
@@ -128,7 +187,7 @@ void measure(const Kernel& kernel, const Shape& shape, const Limits& limits, boo
     const double seconds = best_of(smoke ? 1 : 20, cycle);
     const double bytes = static_cast<double>(matrix) * static_cast<double>(count) / seconds;
     const double flops = 2.0 * kN * kK * static_cast<double>(shape.rows * count) / seconds;
-    std::printf("%-28s %5lld %9.2f %6.0f%% %9.1f %6.0f%%\n", kernel.name,
+    std::printf("%-32s %5lld %9.2f %6.0f%% %9.1f %6.0f%%\n", c.name().c_str(),
                 static_cast<long long>(shape.rows), bytes / 1e9, 100 * bytes / limits.read,
                 flops / 1e9, 100 * flops / limits.flops);
     std::fflush(stdout);
@@ -139,19 +198,24 @@ int bench(const Options& options) {
     const Limits limits = measure_limits(options, cpu);
     std::printf("%s, one thread: reads %.2f GB/s, %.1f GFLOP/s (f32 fma)\n",
                 cpu_model_name().c_str(), limits.read / 1e9, limits.flops / 1e9);
-    std::printf("n = %lld, k = %lld\n%-28s %5s %9s %7s %9s %7s\n", static_cast<long long>(kN),
-                static_cast<long long>(kK), "kernel", "rows", "GB/s", "of read", "GFLOP/s",
+    std::printf("n = %lld, k = %lld; GOP/s are a multiplication and an addition each\n",
+                static_cast<long long>(kN), static_cast<long long>(kK));
+    std::printf("%-32s %5s %9s %7s %9s %7s\n", "kernel", "rows", "GB/s", "of read", "GOP/s",
                 "of fma");
+    std::vector<Case> cases;
     const KernelRegistry registry = KernelRegistry::built_in();
     for (const Kernel* kernel : registry.kernels()) {
-        if (!cpu.has(kernel->isa) ||
-            std::string(kernel->name).find(options.filter) == std::string::npos)
-            continue;
+        if (!cpu.has(kernel->isa)) continue;
         if (kernel->name == std::string("panel_bf16_bf16_ref")) continue;  // a definition
-        const size_t large = options.smoke ? 1 : size_t{200} << 20;        // beyond any L3
-        for (int64_t rows : {1, 4, 8, 12, 16, 32, 48, 128, 512}) {
+        if (kernel->code == CodeType::kU4) cases.push_back({kernel, 32});
+        cases.push_back({kernel, is_integer(kernel->code) ? 128 : 0});
+    }
+    for (const Case& c : cases) {
+        if (c.name().find(options.filter) == std::string::npos) continue;
+        const size_t large = options.smoke ? 1 : size_t{200} << 20;  // beyond any L3
+        for (int64_t rows : {1, 4, 8, 12, 16, 32, 64, 128, 512}) {
             if (options.smoke && rows > 16) continue;
-            measure(*kernel, {rows, rows <= 16 ? large : 1}, limits, options.smoke);
+            measure(c, {rows, rows <= 16 ? large : 1}, limits, options.smoke);
         }
     }
     return 0;

@@ -1,10 +1,11 @@
-// Every kernel of kernels.inc, against sums in double and against itself.
+// Every kernel of unquantized weights, against sums in double and against itself.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "quant/kernel.h"
+#include "tests/quant/multiply.h"
 #include "tests/quant/pair_emulation.h"
 #include "tests/quant/support.h"
 
@@ -74,30 +75,11 @@ AlignedBytes pack_all(const Kernel& kernel, const Matrix& w) {
     return packed;
 }
 
-/// rows x (n1 - n0) results; fails if anything beside them was written.
 std::vector<float> multiply(const Kernel& kernel, const AlignedBytes& packed, int64_t n, int64_t k,
                             const void* const* x, int64_t rows, int64_t n0, int64_t n1,
                             int64_t gap = 0) {
-    const int64_t width = n1 - n0, stride = width + gap, margin = 32;
-    std::vector<float> out(static_cast<size_t>(2 * margin + rows * stride), kPoison);
-    const MatrixLayout layout{k, {kernel.code}, nullptr};
-    AlignedBytes scratch(kernel.scratch_bytes(layout));
-    kernel.run(
-        {packed.data(), n, &layout, x, rows, n0, n1, out.data() + margin, stride, scratch.data()});
-    std::vector<float> result;
-    for (int64_t i = 0; i < static_cast<int64_t>(out.size()); ++i) {
-        const int64_t r = (i - margin) / std::max<int64_t>(stride, 1);
-        const bool inside = i >= margin && r < rows && width > 0 && (i - margin) % stride < width;
-        if (inside)
-            result.push_back(out[i]);
-        else if (bits(out[i]) != bits(kPoison))
-            ADD_FAILURE() << "wrote " << i - margin << " floats from its output";
-    }
-    return result;
-}
-
-bool same(const float* a, const float* b, int64_t n) {
-    return std::memcmp(a, b, static_cast<size_t>(n) * sizeof(float)) == 0;
+    return test::multiply(kernel, packed.data(), n, {k, {kernel.code}, nullptr}, x, rows, n0, n1,
+                          gap);
 }
 
 class Gemm : public testing::TestWithParam<const Kernel*> {
@@ -221,9 +203,7 @@ TEST_P(Gemm, FusedKernelsOfAllInstructionSetsAgree) {
     }
 }
 
-std::vector<const Kernel*> all_kernels() { return KernelRegistry::built_in().kernels(); }
-
-INSTANTIATE_TEST_SUITE_P(All, Gemm, testing::ValuesIn(all_kernels()),
+INSTANTIATE_TEST_SUITE_P(All, Gemm, testing::ValuesIn(family("panel")),
                          [](const auto& info) { return std::string(info.param->name); });
 
 /// The body of the AVX512-BF16 kernel around a stand-in for the instruction, where that is lacking.

@@ -32,14 +32,18 @@ TEST(Registry, ServesEveryCodeAndRuleOnEveryCpu) {
     for (const CpuFeatures& features :
          {cpu({}), cpu({Isa::kAvx2}), cpu({Isa::kAvx2, Isa::kAvx512}),
           cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Bf16})})
-        for (CodeType code : {CodeType::kF32, CodeType::kF16, CodeType::kBF16})
-            for (ActivationRule rule : {ActivationRule::kNone, ActivationRule::kBF16})
+        for (CodeType code :
+             {CodeType::kF32, CodeType::kF16, CodeType::kBF16, CodeType::kU4, CodeType::kU8})
+            for (ActivationRule rule :
+                 {ActivationRule::kNone, ActivationRule::kBF16, ActivationRule::kInt8})
                 for (bool deterministic : {false, true}) {
+                    if (rule == ActivationRule::kInt8 && !is_integer(code)) continue;
                     LinearDescriptor d = linear();
                     d.deterministic = deterministic;
                     const KernelChoice choice = registry.select(d, part(code, rule), features);
                     ASSERT_NE(choice.kernel, nullptr);
                     EXPECT_EQ(choice.kernel->code, code);
+                    EXPECT_EQ(choice.kernel->x == XType::kI8, rule == ActivationRule::kInt8);
                     EXPECT_TRUE(features.has(choice.kernel->isa));
                     EXPECT_EQ(choice.refused.size() + 1, registry.kernels().size());
                     for (const KernelRefusal& refusal : choice.refused)
@@ -50,9 +54,9 @@ TEST(Registry, ServesEveryCodeAndRuleOnEveryCpu) {
 #if defined(__x86_64__)
 TEST(Registry, PrefersTheWidestInstructionSet) {
     const KernelRegistry registry = KernelRegistry::built_in();
-    const auto name = [&](CpuFeatures features, ActivationRule rule) {
-        return std::string(
-            registry.select(linear(), part(CodeType::kBF16, rule), features).kernel->name);
+    const auto name = [&](CpuFeatures features, ActivationRule rule,
+                          CodeType code = CodeType::kBF16) {
+        return std::string(registry.select(linear(), part(code, rule), features).kernel->name);
     };
     const auto all = cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16});
     EXPECT_EQ(name(all, ActivationRule::kBF16), "panel_bf16_bf16_avx512bf16");
@@ -60,6 +64,12 @@ TEST(Registry, PrefersTheWidestInstructionSet) {
     EXPECT_EQ(name(cpu({Isa::kAvx2, Isa::kAvx512}), ActivationRule::kBF16), "panel_bf16_avx512");
     EXPECT_EQ(name(cpu({Isa::kAvx2}), ActivationRule::kNone), "panel_bf16_avx2");
     EXPECT_EQ(name(cpu({}), ActivationRule::kBF16), "panel_bf16_generic");
+    const auto vnni = cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni});
+    const auto int8 = ActivationRule::kInt8;
+    EXPECT_EQ(name(vnni, int8, CodeType::kU4), "grouped_u4_i8_avx512vnni");
+    EXPECT_EQ(name(vnni, ActivationRule::kBF16, CodeType::kU4), "grouped_u4_f32_avx512");
+    EXPECT_EQ(name(cpu({Isa::kAvx2, Isa::kAvx512}), int8, CodeType::kU8), "grouped_u8_i8_avx2");
+    EXPECT_EQ(name(cpu({}), int8, CodeType::kU8), "grouped_u8_i8_generic");
 }
 #endif
 

@@ -179,6 +179,48 @@ TEST_P(VectorOpsTest, HalfTypesRoundAsTheReferenceDoes) {
     }
 }
 
+TEST_P(VectorOpsTest, BlocksBecomeInt8AsTheRuleSays) {
+    const auto check = [&](const std::vector<float>& values) {
+        const auto n = static_cast<int64_t>(values.size());
+        Floats x(values);
+        GuardedBytes codes(static_cast<size_t>(n));
+        float scale = kPoison, sum = kPoison;
+        ops->to_int8(x.data(), n, codes.as<int8_t>(), &scale, &sum);
+        float most = 0;
+        bool finite = true;
+        for (float v : values) {
+            finite &= std::isfinite(v);
+            most = std::max(most, std::fabs(v));
+        }
+        const bool zero = !finite || most < 1e-30f;
+        if (finite)
+            EXPECT_EQ(bits(scale), bits(zero ? 0.0f : most / 127.0f));
+        else
+            EXPECT_TRUE(std::isnan(scale));
+        int total = 0;
+        for (int64_t i = 0; i < n; ++i) {
+            const float factor = 127.0f / most;
+            const float want = zero ? 0 : std::nearbyint(values[i] * factor);
+            ASSERT_EQ(codes.as<int8_t>()[i], static_cast<int>(want)) << values[i] << " of " << most;
+            total += codes.as<int8_t>()[i];
+        }
+        EXPECT_EQ(bits(sum), bits(static_cast<float>(total)));
+    };
+    for (int64_t n = 1; n <= 32; ++n)
+        for (float size : {1.0f, 1e-29f, 1e-32f, 0.0f, -0.0f, 3e37f}) {
+            auto x = random.normals(n, size);
+            check(x);
+            for (float& v : x) v = std::round(v / size * 8) / 8;  // many exact ties
+            x[random.in(0, n - 1)] = 127 / 4.0f;
+            if (size > 0) check(x);
+            const int64_t at = random.in(0, n - 1);
+            for (float v : {-std::numeric_limits<float>::infinity(), std::nanf("")}) {
+                x[at] = v;
+                check(x);
+            }
+        }
+}
+
 TEST_P(VectorOpsTest, AllHalfCodesAreReadExactly) {
     for (int64_t n : {65536, 65521}) {
         GuardedBytes codes(static_cast<size_t>(n) * 2);

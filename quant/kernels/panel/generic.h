@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "quant/kernels/panel/op.h"
+#include "quant/kernels/store_panel.h"
 
 namespace conclave::quant::panel {
 namespace {
@@ -26,25 +27,6 @@ constexpr int64_t kAhead = 2048;  // software prefetch distance in bytes, within
 template <class T>
 const std::byte* panel_at(const GemmCall& call, int64_t panel) {
     return call.packed + panel * T::steps(call.layout->k) * T::kBytes;
-}
-
-/// Writes those of a panel's 16 results for `rows` rows that lie in [n0, n1).
-template <class T>
-[[gnu::noinline]] void put(const GemmCall& call, int64_t panel, int64_t row, int64_t rows,
-                           const typename T::V* sums, int64_t stride) {
-    const int64_t begin = panel * kRows;
-    const int64_t lo = call.n0 > begin ? call.n0 : begin;
-    const int64_t hi = call.n1 < begin + kRows ? call.n1 : begin + kRows;
-    float* out = call.out + row * call.out_stride + (lo - call.n0);
-    for (int64_t r = 0; r < rows; ++r, out += call.out_stride) {
-        if (hi - lo == kRows) {
-            T::Simd::store(out, sums[r * stride]);
-            continue;
-        }
-        float lanes[kRows];
-        T::Simd::store(lanes, sums[r * stride]);
-        for (int64_t j = lo; j < hi; ++j) out[j - lo] = lanes[j - begin];
-    }
 }
 
 /// R rows x one panel x both chains, codes as they are packed.
@@ -79,7 +61,7 @@ void direct_tile(const GemmCall& call, int64_t panel, int64_t row) {
     V sums[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) sums[r] = T::Simd::add(a[r], b[r]);
-    put<T>(call, panel, row, R, sums, 1);
+    store_panel<typename T::Simd>(call, panel, row, R, sums, 1);
 }
 
 template <class T, int R>
@@ -189,7 +171,8 @@ void blocked_group(const GemmCall& call, int64_t panel, int64_t first, int64_t r
     }
     for (int64_t i = 0; i < rows * P; ++i)
         blocks.sums[i] = T::Simd::add(blocks.sums[2 * i], blocks.sums[2 * i + 1]);
-    for (int p = 0; p < P; ++p) put<T>(call, panel + p, first, rows, blocks.sums + p, P);
+    for (int p = 0; p < P; ++p)
+        store_panel<typename T::Simd>(call, panel + p, first, rows, blocks.sums + p, P);
 }
 
 /// Many rows: a block of steps is unpacked once and reused by all tiles of a row block.

@@ -96,22 +96,25 @@ struct RowOps {
     static void to_int8(const float* x, int64_t n, int8_t* q, float* scale, float* sum) {
         constexpr float kLeast = 1e-30f;       // 127 / max stays finite
         constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-        float most = 0, strange = 0;           // strange: NaN as soon as an x is not finite
-        for (int64_t i = 0; i < n; ++i) {
-            const float a = x[i] < 0 ? -x[i] : x[i];
-            most = a > most ? a : most;
-            strange += x[i] * 0.0f;
+        V v[2] = {S::zero(), S::zero()};
+        by_16(n, [&](int64_t i, int count) { v[i / 16] = load_n<S>(x + i, count); });
+        const V size[2] = {S::max(v[0], S::sub(S::zero(), v[0])),
+                           S::max(v[1], S::sub(S::zero(), v[1]))};
+        // 0, or NaN as soon as an x is not finite
+        const V strange = S::add(S::mul(v[0], S::zero()), S::mul(v[1], S::zero()));
+        const bool finite = S::sum(strange) == 0;
+        const float most = S::most(S::max(size[0], size[1]));
+        if (!finite || most < kLeast) {
+            for (int64_t i = 0; i < n; ++i) q[i] = 0;
+            *scale = finite ? 0 : __builtin_nanf("");
+            *sum = 0;
+            return;
         }
-        const bool usable = most >= kLeast && strange == 0;
-        const float factor = usable ? 127.0f / most : 0.0f;
-        int32_t total = 0;
-        for (int64_t i = 0; i < n; ++i) {
-            const float rounded = usable ? (x[i] * factor + kMagic) - kMagic : 0.0f;
-            q[i] = static_cast<int8_t>(rounded);
-            total += q[i];
-        }
-        *scale = usable ? most / 127.0f : strange;
-        *sum = static_cast<float>(total);
+        const V factor = S::set1(127.0f / most), magic = S::set1(kMagic);
+        for (V& part : v) part = S::sub(S::add(S::mul(part, factor), magic), magic);
+        by_16(n, [&](int64_t i, int count) { S::store_i8_part(q + i, count, v[i / 16]); });
+        *scale = most / 127.0f;
+        *sum = S::sum(S::add(v[0], v[1]));  // exact
     }
     static void from_bf16(const uint16_t* x, int64_t n, float* out) {
         by_16(n, [&](int64_t i, int count) {

@@ -1,0 +1,169 @@
+// Packing, and the table entries of the family.
+#include <algorithm>
+#include <cstring>
+
+#include "quant/kernels/grouped/op.h"
+#include "quant/kernels/kernels.h"
+#include "runtime/base/half.h"
+
+namespace conclave::quant {
+namespace grouped {
+namespace {
+
+/// Byte offsets within a panel.
+struct Panel {
+    explicit Panel(const MatrixLayout& layout) {
+        const auto runs = static_cast<int64_t>(layout.groups->runs.size());
+        zeros_at = runs * kRows * factor_bytes(layout.encoding.scale);
+        codes_at = zeros_at + runs * kRows * factor_bytes(layout.encoding.zero);
+        bytes = codes_at + layout.groups->padded * kRows * code_bits(layout.encoding.code) / 8;
+    }
+    int64_t zeros_at, codes_at, bytes;
+};
+
+size_t packed_bytes(int64_t n, const MatrixLayout& layout) {
+    return static_cast<size_t>(ceil_div(n, kRows) * Panel(layout).bytes);
+}
+
+/// Narrows exactly: the value came from this type.
+void put_factor(FactorType type, float v, std::byte* to) {
+    if (type == FactorType::kF32) {
+        std::memcpy(to, &v, 4);
+    } else if (type == FactorType::kU8) {
+        *to = static_cast<std::byte>(static_cast<uint8_t>(v));
+    } else {
+        const uint16_t half = type == FactorType::kF16 ? f32_to_f16(v) : f32_to_bf16(v);
+        std::memcpy(to, &half, 2);
+    }
+}
+
+/// Rows [row, row + rows) of a tile's scales or zeros.
+void pack_factors(std::byte* to, FactorType type, const float* from, const CodeTile& tile,
+                  const Grouping& groups, int64_t row, int64_t rows) {
+    const int64_t bytes = factor_bytes(type);
+    if (bytes == 0) return;
+    from += row * tile.factor_stride;
+    for (const Run& run : groups.runs)
+        for (int64_t r = 0; r < kRows; ++r, to += bytes)
+            put_factor(type,
+                       r < rows ? from[r * tile.factor_stride + run.group - tile.first_group] : 0,
+                       to);
+}
+
+/// A chunk of the packed columns: the next one to pack.
+struct Place {
+    size_t run = 0;
+    int64_t done = 0;    ///< columns of the run before it
+    int64_t column = 0;  ///< in kernel order
+};
+
+/// `count` chunks of one row, the first of them at `place`; a missing row (null) is zero.
+template <CodeType Code>
+void pack_row(Place place, int64_t count, const Grouping& groups, const std::byte* row,
+              std::byte* to) {
+    const int32_t* order = groups.order.empty() ? nullptr : groups.order.data();
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t left = groups.runs[place.run].columns - place.done;
+        const int64_t width = left < kRunGranule ? left : kRunGranule;
+        std::byte codes[kRunGranule] = {};
+        if (row && !order && width == kRunGranule)
+            std::memcpy(codes, row + place.column, kRunGranule);
+        else if (row)
+            for (int64_t c = 0; c < width; ++c)
+                codes[c] = row[order ? order[place.column + c] : place.column + c];
+        uint32_t halves[2];
+        std::memcpy(halves, codes, sizeof halves);
+        if constexpr (Code == CodeType::kU4) {
+            halves[0] |= halves[1] << 4;
+            std::memcpy(to, halves, 4);
+            to += 64;
+        } else {
+            std::memcpy(to, halves, 4);
+            std::memcpy(to + 64, halves + 1, 4);
+            to += 128;
+        }
+        place.column += width;
+        place.done += width;
+        if (left == width) ++place.run, place.done = 0;
+    }
+}
+
+Place advance(Place place, int64_t count, const Grouping& groups) {
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t left = groups.runs[place.run].columns - place.done;
+        const int64_t width = std::min(left, kRunGranule);
+        place.column += width;
+        place.done += width;
+        if (left == width) ++place.run, place.done = 0;
+    }
+    return place;
+}
+
+template <CodeType Code>
+void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
+          const CodeTile& tile) {
+    // Row after row, so that rows 4 KiB apart do not evict one another from L1; as many chunks at
+    // once as stay there while each row adds its four bytes.
+    constexpr int64_t kAtOnce = 128;
+    constexpr int64_t kChunkBytes = kRows * code_bits(Code);
+    const Grouping& groups = *layout.groups;
+    const Panel panel(layout);
+    std::byte* to = packed + row0 / kRows * panel.bytes;
+    for (int64_t row = 0; row < tile.rows; row += kRows, to += panel.bytes) {
+        const int64_t rows = std::min(tile.rows - row, kRows);
+        pack_factors(to, layout.encoding.scale, tile.scales, tile, groups, row, rows);
+        pack_factors(to + panel.zeros_at, layout.encoding.zero, tile.zeros, tile, groups, row,
+                     rows);
+        std::byte* codes = to + panel.codes_at;
+        Place place;
+        for (int64_t left = groups.padded / kRunGranule; left > 0; left -= kAtOnce) {
+            const int64_t count = std::min(left, kAtOnce);
+            for (int64_t r = 0; r < kRows; ++r)
+                pack_row<Code>(place, count, groups,
+                               r < rows ? tile.codes + (row + r) * tile.row_bytes : nullptr,
+                               codes + 4 * r);
+            place = advance(place, count, groups);
+            codes += count * kChunkBytes;
+        }
+    }
+}
+
+size_t scratch_bytes(const MatrixLayout&) { return 0; }
+
+template <void (*Run)(const Work&)>
+void enter(const GemmCall& call) {
+    if (call.n0 >= call.n1 || call.rows <= 0) return;
+    const Grouping& groups = *call.layout->groups;
+    const Encoding& encoding = call.layout->encoding;
+    const Panel panel(*call.layout);
+    const int64_t x_scales_at = int8_scales_at(groups);
+    Run({call, groups.runs.data(), static_cast<int64_t>(groups.runs.size()), encoding.scale,
+         encoding.zero, static_cast<float>(encoding.zero_point), panel.zeros_at, panel.codes_at,
+         panel.bytes, x_scales_at, x_scales_at + static_cast<int64_t>(groups.blocks.size()) * 4});
+}
+
+template <void (*Run)(const Work&)>
+constexpr Kernel kernel(const char* name, Isa isa, CodeType code, XType x) {
+    return {name,
+            "grouped",
+            isa,
+            code,
+            x,
+            true,
+            kRows,
+            packed_bytes,
+            code == CodeType::kU4 ? pack<CodeType::kU4> : pack<CodeType::kU8>,
+            scratch_bytes,
+            enter<Run>};
+}
+
+}  // namespace
+}  // namespace grouped
+
+#define CONCLAVE_KERNEL(name, isa, code, x) \
+    constinit const Kernel name =           \
+        grouped::kernel<grouped::name##_run>(#name, Isa::isa, CodeType::code, XType::x);
+#include "quant/kernels/grouped/kernels.inc"
+#undef CONCLAVE_KERNEL
+
+}  // namespace conclave::quant
