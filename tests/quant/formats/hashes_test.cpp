@@ -1,0 +1,128 @@
+// Whole checkpoints: the decode of every weight against the hash of the format's own decode.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <filesystem>
+#include <set>
+
+#include "quant/formats/formats.h"
+#include "runtime/base/half.h"
+#include "tests/quant/formats/memory_tensors.h"
+#include "tests/support/sha256.h"
+
+namespace conclave::quant {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+json read_json_file(const fs::path& path) {
+    std::ifstream in(path);
+    return json::parse(in);
+}
+
+std::unique_ptr<QuantizationConfig> format_of(const json& config) {
+    const std::string method = config["quant_method"];
+    for (const QuantizationFormat& f : {marlin_format(), hqq_format(), compressed_tensors_format()})
+        if (method == f.name) return f.from_config(config, "config.json");
+    return marlin_config(config, "config.json", config["group_size"]);
+}
+
+/// The logical size that a checkpoint's tensors tell; the model knows it otherwise.
+std::pair<int64_t, int64_t> size_of(const std::string& stem, const test::MemoryTensors& tensors) {
+    for (const char* shape : {".weight_shape", ".shape"})
+        if (const auto it = tensors.all.find(stem + shape); it != tensors.all.end()) {
+            std::array<int64_t, 2> values;
+            std::memcpy(values.data(), it->second.bytes.data(), 16);
+            return {values[0], values[1]};
+        }
+    if (const auto marlin = tensors.header(stem + ".B"))
+        return {marlin->shape[1] / 2, marlin->shape[0] * 16};
+    const auto weight = tensors.header(stem + ".weight");
+    return {weight->shape[0], weight->shape[1]};
+}
+
+std::vector<float> floats_of(const StoredMatrix& m, const test::MemoryTensors& tensors) {
+    const auto& bytes = tensors.all.at(m.pieces[0].tensor).bytes;
+    std::vector<float> values(static_cast<size_t>(m.source.n * m.source.k));
+    for (size_t i = 0; i < values.size(); ++i) {
+        uint16_t half = 0;
+        if (m.encoding.code == CodeType::kF32)
+            std::memcpy(&values[i], bytes.data() + 4 * i, 4);
+        else
+            std::memcpy(&half, bytes.data() + 2 * i, 2);
+        if (m.encoding.code == CodeType::kBF16) values[i] = bf16_to_f32(half);
+        if (m.encoding.code == CodeType::kF16) values[i] = f16_to_f32(half);
+    }
+    return values;
+}
+
+fs::path folder_of(const std::string& name) {
+    const fs::path fixture = fs::path(CONCLAVE_SOURCE_DIR) / "tests/fixtures/quantized" / name;
+    if (fs::exists(fixture)) return fixture;
+    const fs::path zoo = fs::path(CONCLAVE_SOURCE_DIR) / ".." / "shared" / "zoo";
+    const fs::path odd = zoo / "quantized" / ("odd-" + name);
+    return fs::exists(odd) ? odd : zoo / name;
+}
+
+class Hashes : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Hashes, DecodeEqualsTheFormatsOwn) {
+    const fs::path folder = folder_of(GetParam());
+    if (!fs::exists(folder)) GTEST_SKIP() << "no checkpoint " << GetParam() << " here";
+    const auto format = format_of(read_json_file(folder / "config.json")["quantization_config"]);
+    const json expected = read_json_file(folder / "expected.json")["weights_f32_sha256"];
+    const auto tensors = test::MemoryTensors::from_file((folder / "model.safetensors").string());
+    std::mt19937 rng(7);
+    std::set<std::string> used;
+    int quantized = 0, matrices = 0;
+    for (const auto& [name, hash] : expected.items()) {
+        const auto plain = tensors.header(name);
+        if (!name.ends_with(".weight") || (plain && plain->shape.size() != 2)) {
+            used.insert(name);
+            continue;
+        }
+        const std::string stem = name.substr(0, name.size() - 7);
+        const auto [n, k] = size_of(stem, tensors);
+        const auto m = format->describe(test::matrix_source(stem, n, k), tensors);
+        ASSERT_TRUE(m) << name;
+        ++matrices;
+        for (const StoredPiece& p : m->pieces) used.insert(p.tensor);
+        used.insert(m->companions.begin(), m->companions.end());
+        std::vector<float> values;
+        if (is_integer(m->encoding.code)) {
+            ++quantized;
+            const auto read = tensors.reader(*m);
+            for (int64_t r = 0; r < n;) {
+                const int64_t end = std::min(n, r + 1 + static_cast<int64_t>(rng() % n));
+                const auto rows = test::decode_rows(*m, {r, end}, {0, k}, read, rng);
+                values.insert(values.end(), rows.begin(), rows.end());
+                r = end;
+            }
+            test::expect_cuts(*m, values, read, 3, rng);
+        } else {
+            values = floats_of(*m, tensors);
+        }
+        const std::string_view bytes(reinterpret_cast<const char*>(values.data()),
+                                     values.size() * sizeof(float));
+        EXPECT_EQ(testing::sha256(bytes), hash.get<std::string>()) << name;
+    }
+    EXPECT_GT(quantized, 30) << "of " << matrices;
+    for (const auto& [name, t] : tensors.all) EXPECT_TRUE(used.count(name)) << name;
+}
+
+INSTANTIATE_TEST_SUITE_P(, Hashes,
+                         ::testing::Values("ct-w4a16-g32-sym", "ct-w4a16-g64-asym",
+                                           "ct-w4a16-g32-actorder", "ct-w8a16-channel",
+                                           "ct-w8a8-int8-dynamic", "ct-w8a8-int8-dynamic-asym",
+                                           "ct-w8a8-int8-static", "hqq-4bit-g64",
+                                           "shakespeare-ct-w4a16-g32-sym",
+                                           "shakespeare-gptq-marlin-4bit-g128"),
+                         [](const auto& info) {
+                             std::string name = info.param;
+                             std::replace(name.begin(), name.end(), '-', '_');
+                             return name;
+                         });
+
+}  // namespace
+}  // namespace conclave::quant
