@@ -22,8 +22,8 @@ const std::vector<std::pair<int, std::string>> kLayouts = {
     {1, "auto"}, {2, "tp"}, {2, "ep"}, {3, "tp"}, {3, "ep"},  {4, "tp"},  {4, "2x2"},
     {4, "ep"},   {5, "tp"}, {5, "ep"}, {8, "tp"}, {8, "2x4"}, {8, "4x2"}, {8, "ep"}};
 
-/// Folders of checkpoints with expected.json: committed ones, and those of the zoo whose names begin
-/// so.
+/// Folders of checkpoints with expected.json: committed ones, and those of the zoo whose names
+/// begin so.
 std::vector<std::string> checkpoints() {
     std::vector<std::string> all = {std::string(CONCLAVE_SOURCE_DIR) +
                                     "/launch/examples/shakespeare-4bit"};
@@ -79,7 +79,8 @@ class Quantized : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Quantized, DequantizesToTheHashesOfItsOwnTool) {
     const std::string& model = GetParam();
-    const auto want = expected(model)["weights_f32_sha256"].get<std::map<std::string, std::string>>();
+    const auto want =
+        expected(model)["weights_f32_sha256"].get<std::map<std::string, std::string>>();
     ASSERT_FALSE(want.empty());
     for (const int ranks : {1, 2, 3, 5}) {
         const TempDir dir;
@@ -146,9 +147,8 @@ TEST_P(Quantized, DeterministicLogitsAreEqualAtAllLayouts) {
         for (const auto& [ranks, layout] : kLayouts) {
             options.expert_parallel = layout;
             std::vector<float> logits;
-            with_engine(ranks, options, [&](Engine& engine) {
-                logits = score(engine, reference.input_ids[0]);
-            });
+            with_engine(ranks, options,
+                        [&](Engine& engine) { logits = score(engine, reference.input_ids[0]); });
             if (first.empty()) first = logits;
             EXPECT_TRUE(logits == first) << activations << ", " << ranks << " ranks, " << layout;
         }
