@@ -22,10 +22,9 @@ json read_json_file(const fs::path& path) {
 }
 
 std::unique_ptr<QuantizationConfig> format_of(const json& config) {
-    const std::string method = config["quant_method"];
-    for (const QuantizationFormat& f : {marlin_format(), hqq_format(), compressed_tensors_format()})
-        if (method == f.name) return f.from_config(config, "config.json");
-    return marlin_config(config, "config.json", config["group_size"]);
+    const QuantizationRegistry registry = QuantizationRegistry::built_in();
+    return registry.find(config["quant_method"].get<std::string>())
+        ->from_config(config, "config.json");
 }
 
 /// The logical size that a checkpoint's tensors tell; the model knows it otherwise.
@@ -38,6 +37,12 @@ std::pair<int64_t, int64_t> size_of(const std::string& stem, const test::MemoryT
         }
     if (const auto marlin = tensors.header(stem + ".B"))
         return {marlin->shape[1] / 2, marlin->shape[0] * 16};
+    if (const auto packed = tensors.header(stem + ".qweight")) {
+        const int64_t n = tensors.header(stem + ".scales")->shape[1];
+        if (packed->shape[1] != n) return {n, packed->shape[0]};  // AWQ's words hold rows
+        const auto groups = tensors.header(stem + ".g_idx");
+        return {n, groups ? groups->shape[0] : packed->shape[0] * 8};
+    }
     const auto weight = tensors.header(stem + ".weight");
     return {weight->shape[0], weight->shape[1]};
 }
@@ -107,22 +112,24 @@ TEST_P(Hashes, DecodeEqualsTheFormatsOwn) {
                                      values.size() * sizeof(float));
         EXPECT_EQ(testing::sha256(bytes), hash.get<std::string>()) << name;
     }
-    EXPECT_GT(quantized, 30) << "of " << matrices;
+    EXPECT_GT(quantized, 20) << "of " << matrices;
     for (const auto& [name, t] : tensors.all) EXPECT_TRUE(used.count(name)) << name;
 }
 
-INSTANTIATE_TEST_SUITE_P(, Hashes,
-                         ::testing::Values("ct-w4a16-g32-sym", "ct-w4a16-g64-asym",
-                                           "ct-w4a16-g32-actorder", "ct-w8a16-channel",
-                                           "ct-w8a8-int8-dynamic", "ct-w8a8-int8-dynamic-asym",
-                                           "ct-w8a8-int8-static", "hqq-4bit-g64",
-                                           "shakespeare-ct-w4a16-g32-sym",
-                                           "shakespeare-gptq-marlin-4bit-g128"),
-                         [](const auto& info) {
-                             std::string name = info.param;
-                             std::replace(name.begin(), name.end(), '-', '_');
-                             return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    , Hashes,
+    ::testing::Values("gptq-3bit-g32", "gptq-4bit-g32-asym", "gptq-4bit-g32-asym-v2",
+                      "gptq-4bit-g32-sym", "gptq-4bit-g64-actorder", "gptq-8bit-channel",
+                      "gptq-dynamic", "awq-gemm-g32", "awq-gemm-g64", "ar-awq-4bit-g32",
+                      "ar-gptq-4bit-g32", "ct-w4a16-g32-sym", "ct-w4a16-g64-asym",
+                      "ct-w4a16-g32-actorder", "ct-w8a16-channel", "ct-w8a8-int8-dynamic",
+                      "ct-w8a8-int8-dynamic-asym", "ct-w8a8-int8-static", "hqq-4bit-g64",
+                      "shakespeare-ct-w4a16-g32-sym", "shakespeare-gptq-marlin-4bit-g128"),
+    [](const auto& info) {
+        std::string name = info.param;
+        std::replace(name.begin(), name.end(), '-', '_');
+        return name;
+    });
 
 }  // namespace
 }  // namespace conclave::quant
