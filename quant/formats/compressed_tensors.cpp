@@ -9,6 +9,7 @@
 #include "quant/formats/int_codec.h"
 #include "quant/formats/tensors.h"
 #include "runtime/base/error.h"
+#include "runtime/base/text.h"
 
 namespace conclave::quant {
 namespace {
@@ -119,15 +120,14 @@ class CompressedTensorsConfig final : public QuantizationConfig {
                         "tensor is quantized, but no config group targets its module")
                 .tensor(tensor);
         if (!s->refusal.empty())
-            throw Error(ErrorCode::kUnsupported, "config group '" + s->group +
-                                                     "' of "
-                                                     "compressed-tensors is not served")
+            throw Error(ErrorCode::kUnsupported, "config group " + in_quotes(s->group) +
+                                                     " of compressed-tensors is not served")
                 .tensor(tensor)
                 .found(s->refusal);
         const bool cached = source.stem.ends_with(".k_proj") || source.stem.ends_with(".v_proj");
         if (s->output_activations && !cached)
-            throw Error(ErrorCode::kUnsupported,
-                        "'output_activations' of config group '" + s->group + "' are not served")
+            throw Error(ErrorCode::kUnsupported, "'output_activations' of config group " +
+                                                     in_quotes(s->group) + " are not served")
                 .tensor(tensor);
         return *s;
     }

@@ -7,6 +7,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/json.h"
+#include "runtime/base/text.h"
 
 namespace conclave::quant {
 namespace {
@@ -51,11 +52,11 @@ void parse_strategy(const Json& args, CtScheme& s, const std::string& file) {
         if (group == 0) throw bad("'strategy' group without a 'group_size'", file);
         s.columns = std::max<int64_t>(group, 0);
     } else if (one_of<4>(strategy, {"block", "tensor_group", "token", "attn_head"})) {
-        s.refusal = "integer weights with strategy '" + strategy + "'";
+        s.refusal = "integer weights with strategy " + in_quotes(strategy);
     } else {
         throw bad("unknown 'strategy'", file)
             .expected("tensor, channel, group, block, tensor_group, token or attn_head")
-            .found("'" + strategy + "'");
+            .found(in_quotes(strategy));
     }
 }
 
@@ -74,7 +75,9 @@ void parse_weights(const Json& args, CtScheme& s, const std::string& file) {
     const int64_t bits = get_int_or(args, "num_bits", 8, 1, 64, file);
     const std::string type = get_string_or(args, "type", "int", file);
     if (type != "int" && type != "float")
-        throw bad("unknown 'type' of weights", file).expected("int or float").found(type);
+        throw bad("unknown 'type' of weights", file)
+            .expected("int or float")
+            .found(in_quotes(type));
     s.bits = static_cast<int>(bits);
     s.symmetric = get_bool_or(args, "symmetric", true, file);
     parse_actorder(args, file);
@@ -102,7 +105,7 @@ void parse_preset(const std::string& group, CtScheme& s, bool old) {
     const std::array<const char*, 5> rest = {"A4", "A8", "A16", "AFP8", "A16_ASYM"};
     if (name.size() < 4 || name[0] != 'W' || name[1] < '2' || name[1] > '8' ||
         !one_of(name.substr(2), rest)) {
-        s.refusal = "the preset '" + group + "'";
+        s.refusal = "the preset " + in_quotes(group);
         return;
     }
     s.bits = name[1] - '0';
@@ -114,7 +117,8 @@ void parse_preset(const std::string& group, CtScheme& s, bool old) {
 void check_format(const std::string& format, CtScheme& s) {
     constexpr std::array<const char*, 5> kServed = {"", "pack-quantized", "int-quantized",
                                                     "naive-quantized", "mixed-precision"};
-    if (s.refusal.empty() && !one_of(format, kServed)) s.refusal = "the format '" + format + "'";
+    if (s.refusal.empty() && !one_of(format, kServed))
+        s.refusal = "the format " + in_quotes(format);
 }
 
 }  // namespace
@@ -122,14 +126,14 @@ void check_format(const std::string& format, CtScheme& s) {
 CtSchemes::CtSchemes(const Json& config, const std::string& file) : file_(file) {
     const std::string format = get_string_or(config, "format", "", file);
     if (one_of<4>(format, {"marlin-24", "sparse-bitmask", "sparse-24-bitmask", "sparse-24"}))
-        unsupported("the format '" + format + "'", file);
+        unsupported("the format " + in_quotes(format), file);
     if (const Json* transforms = find_json(config, "transform_config", file))
         if (!is_empty_object(*transforms))
             unsupported("'transform_config' (rotations of activations)", file);
     if (const Json* sparsity = find_json(config, "sparsity_config", file);
         sparsity && !is_empty_object(*sparsity)) {
         const std::string kind = get_string_or(*sparsity, "format", "dense", file);
-        if (kind != "dense") unsupported("'sparsity_config' with format '" + kind + "'", file);
+        if (kind != "dense") unsupported("'sparsity_config' with format " + in_quotes(kind), file);
     }
     const std::string version = get_string_or(config, "version", "", file);
     if (const auto parsed = parse_version(version)) old_packing_ = *parsed < std::pair{0, 18};
@@ -159,7 +163,7 @@ void CtSchemes::add_group(const std::string& name, const Json& group, const std:
     const Json& targets = group.is_array() ? group : get_array(group, "targets", file_);
     for (const Json& target : targets) {
         if (!target.is_string())
-            throw bad("a target of config group '" + name + "' is no string", file_)
+            throw bad("a target of config group " + in_quotes(name) + " is no string", file_)
                 .found(describe_json(target));
         add_target(target.get<std::string>(), schemes_.size() - 1);
     }

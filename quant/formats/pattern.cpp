@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include "runtime/base/error.h"
+#include "runtime/base/text.h"
 
 namespace conclave::quant {
 namespace {
@@ -23,7 +24,7 @@ std::unique_ptr<T, decltype(kFree)> owned(T* p) {
     pcre2_get_error_message(reason, message, sizeof message);
     throw Error(ErrorCode::kBadContent, "regular expression cannot be used")
         .expected("a pattern")
-        .found("'" + text.substr(0, 80) + "' (" + reinterpret_cast<const char*>(message) + ")");
+        .found(in_quotes(text, 80) + " (" + reinterpret_cast<const char*>(message) + ")");
 }
 
 }  // namespace
