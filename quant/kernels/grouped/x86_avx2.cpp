@@ -73,9 +73,17 @@ struct Multiply8 {
 
 }  // namespace
 
-void grouped_u4_i8_avx2_run(const Work& work) { run<Int8<Multiply4, CodeType::kU4>, 4>(work); }
-void grouped_u8_i8_avx2_run(const Work& work) { run<Int8<Multiply8, CodeType::kU8>, 4>(work); }
-void grouped_u4_f32_avx2_run(const Work& work) { run<Float<Widen<Bytes, CodeType::kU4>>, 1>(work); }
-void grouped_u8_f32_avx2_run(const Work& work) { run<Float<Widen<Bytes, CodeType::kU8>>, 1>(work); }
+void grouped_u4_i8_avx2_run(const Work& work) {
+    run<Int8<Multiply4, CodeType::kU4>, Tile<4, 1, 4>>(work);
+}
+void grouped_u8_i8_avx2_run(const Work& work) {
+    run<Int8<Multiply8, CodeType::kU8>, Tile<4, 1, 4>>(work);
+}
+void grouped_u4_f32_avx2_run(const Work& work) {
+    run<Float<Widen<Bytes, CodeType::kU4>>, Tile<1, 1, 1>>(work);
+}
+void grouped_u8_f32_avx2_run(const Work& work) {
+    run<Float<Widen<Bytes, CodeType::kU8>>, Tile<1, 1, 1>>(work);
+}
 
 }  // namespace conclave::quant::grouped

@@ -42,19 +42,19 @@ struct Bytes {
     }
 };
 
-// 32 registers: 4 rows x 4 chains, 4 results, and the operands.
-constexpr int kRowsAtOnce = 4;
+// 32 registers: 3 rows x 2 panels x 4 chains, and the operands.
+using Tiles = Tile<3, 2, 1>;
 
 }  // namespace
 
 void grouped_u4_f32_avx512_run(const Work& work) {
     if (work.zero == FactorType::kNone)
-        run<Float<Pick<false>>, kRowsAtOnce>(work);
+        run<Float<Pick<false>>, Tiles>(work);
     else
-        run<Float<Pick<true>>, kRowsAtOnce>(work);
+        run<Float<Pick<true>>, Tiles>(work);
 }
 void grouped_u8_f32_avx512_run(const Work& work) {
-    run<Float<Widen<Bytes, CodeType::kU8>>, kRowsAtOnce>(work);
+    run<Float<Widen<Bytes, CodeType::kU8>>, Tiles>(work);
 }
 
 }  // namespace conclave::quant::grouped

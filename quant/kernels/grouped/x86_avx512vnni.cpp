@@ -22,16 +22,17 @@ struct Multiply {
     static __m512 total(Sum sum) { return _mm512_cvtepi32_ps(sum); }
 };
 
-// 32 registers: sum and result of 8 rows, and the operands.
-constexpr int kRowsAtOnce = 8;
+// 32 registers: sums and results of 6 rows x 2 panels, and the operands. (Two panels, as a
+// broadcast from memory takes as long as two products.)
+using Tiles = Tile<6, 2, 1>;
 
 }  // namespace
 
 void grouped_u4_i8_avx512vnni_run(const Work& work) {
-    run<Int8<Multiply, CodeType::kU4>, kRowsAtOnce>(work);
+    run<Int8<Multiply, CodeType::kU4>, Tiles>(work);
 }
 void grouped_u8_i8_avx512vnni_run(const Work& work) {
-    run<Int8<Multiply, CodeType::kU8>, kRowsAtOnce>(work);
+    run<Int8<Multiply, CodeType::kU8>, Tiles>(work);
 }
 
 }  // namespace conclave::quant::grouped
