@@ -89,6 +89,41 @@ void unpack_words(Packing packing, int bits, const Words& words, int64_t begin, 
     }
 }
 
+/// Eight codes that follow each other from bit 0 of `x`, as eight bytes: halved three times.
+uint64_t spread(uint64_t x, int bits) {
+    const uint64_t one = ((1u << bits) - 1) * 0x0001000100010001u;
+    const uint64_t two = ((1u << 2 * bits) - 1) * 0x0000000100000001u;
+    const uint64_t four = (1u << 4 * bits) - 1;
+    x = (x & four) | (x >> 4 * bits & four) << 32;
+    x = (x & two) | (x >> 2 * bits & two) << 16;
+    return (x & one) | (x >> bits & one) << 8;
+}
+
+/// Codes [begin, end), both multiples of 32, of one stream or of planes, which are streams each.
+void unpack_blocks(Packing packing, int bits, const Words& words, int64_t begin, int64_t end,
+                   std::byte* out) {
+    const std::array<uint8_t, 3> whole = {static_cast<uint8_t>(bits), 0, 0};
+    const auto& planes = packing == Packing::kPlanar ? kPlanes[bits] : whole;
+    for (int64_t i = begin; i < end; i += 32, out += 32) {
+        std::array<uint32_t, 10> block{};  // 8 codes are read as 8 bytes: 2 words more
+        for (int w = 0; w < bits; ++w) block[w] = words[i / 32 * bits + w];
+        std::array<uint64_t, 4> codes{};
+        const auto* bytes = reinterpret_cast<const std::byte*>(block.data());
+        int shift = 0;
+        for (const int width : planes) {
+            if (width == 0) break;
+            for (int eight = 0; eight < 4; ++eight) {
+                uint64_t x;
+                std::memcpy(&x, bytes + width * eight, 8);
+                codes[eight] |= spread(x, width) << shift;
+            }
+            bytes += 4 * width;
+            shift += width;
+        }
+        std::memcpy(out, codes.data(), 32);
+    }
+}
+
 }  // namespace
 
 int64_t packed_words(Packing packing, int bits, int64_t count) {
@@ -119,12 +154,13 @@ void unpack(Packing packing, int bits, const std::byte* words, int64_t word_step
         for (; begin < until; ++begin, out += out_step)
             *out = static_cast<std::byte>(code_at(kind, bits, from, begin));
     };
-    if (out_step == 1 && (bits == 4 || bits == 8)) {
-        const int64_t each = 32 / bits;
+    const bool bytes = bits == 4 || bits == 8;
+    if (out_step == 1 && kind != Packing::kPerWord) {
+        const int64_t each = bytes ? 32 / bits : 32;
         const int64_t first = std::min(end, round_up(begin, each)), last = end / each * each;
         simple(first);
         if (last > first) {
-            unpack_words(kind, bits, from, first, last, out);
+            (bytes ? unpack_words : unpack_blocks)(kind, bits, from, first, last, out);
             out += last - first;
             begin = last;
         }
