@@ -22,13 +22,9 @@ const std::vector<std::pair<int, std::string>> kLayouts = {
     {1, "auto"}, {2, "tp"}, {2, "ep"}, {3, "tp"}, {3, "ep"},  {4, "tp"},  {4, "2x2"},
     {4, "ep"},   {5, "tp"}, {5, "ep"}, {8, "tp"}, {8, "2x4"}, {8, "4x2"}, {8, "ep"}};
 
-/// Folders of checkpoints with expected.json: committed ones, and those of the zoo whose names
-/// begin so.
+/// The committed checkpoints, and those of the zoo whose names begin so.
 std::vector<std::string> checkpoints() {
-    std::vector<std::string> all = {std::string(CONCLAVE_SOURCE_DIR) +
-                                    "/launch/examples/shakespeare-4bit"};
-    for (const auto& entry : fs::directory_iterator(fixture("quantized")))
-        all.push_back(entry.path().string());
+    std::vector<std::string> all = quantized_models();
     const fs::path zoo = fs::path(CONCLAVE_SOURCE_DIR) / ".." / "shared" / "zoo";
     std::error_code absent;
     for (const fs::path& folder : {zoo / "quantized", zoo})

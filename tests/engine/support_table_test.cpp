@@ -57,8 +57,8 @@ Served serve(const Encoding& e, CpuFeatures features) {
     Served s;
     try {
         quant::LinearWeights dense{layer(e, 3), {}};
-        sharding::KernelLinearMethod().create_weights(dense,
-                                                      {kernels, features, memory, "dense", nullptr});
+        sharding::KernelLinearMethod().create_weights(
+            dense, {kernels, features, memory, "dense", nullptr});
         s.dense = dense.parts.at(2).kernel->name;
         quant::FusedMoeWeights experts;
         experts.w13.push_back({layer(e, 2), {}});
@@ -92,8 +92,7 @@ std::string describe(const std::vector<Encoding>& encodings) {
 
 std::string table() {
     const CpuFeatures avx2 = cpu({Isa::kAvx2});
-    const CpuFeatures avx512 =
-        cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Bf16});
+    const CpuFeatures avx512 = cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Bf16});
     std::string out =
         "| format (`quant_method`) | weights | dense | experts | AVX2 | AVX-512 |\n"
         "|---|---|---|---|---|---|\n";

@@ -13,6 +13,7 @@ import checkpoint
 from bench_cases import Bench
 from command import CONCLAVE, SOURCE, Case, error_lines, run, shakespeare, text
 from perplexity_cases import Perplexity
+from quantized_cases import Quantized
 
 TENSOR = "model.layers.1.mlp.experts.3.up_proj.weight"
 
@@ -511,7 +512,8 @@ class MpiLayouts(Layouts):
         return ["mpirun", "-n", str(ranks), CONCLAVE], []
 
 
-PARTS = {c.__name__.lower(): c for c in (Usage, Run, Verify, Perplexity, Bench, Inspect, Files, Mpi, Layouts, MpiLayouts)}
+PARTS = {c.__name__.lower(): c for c in (
+    Usage, Run, Verify, Perplexity, Bench, Quantized, Inspect, Files, Mpi, Layouts, MpiLayouts)}
 
 
 def main():

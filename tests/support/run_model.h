@@ -1,5 +1,6 @@
 // Runs a model on N ranks as threads through the public interface, for tests.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -139,6 +140,14 @@ inline std::vector<std::string> reference_models() {
     for (const char* name : {"qwen3moe-odd", "qwen3moe-fused", "qwen2moe", "mixtral", "olmoe",
                              "llama", "qwen2", "qwen3"})
         all.push_back(fixture(name));
+    return all;
+}
+/// Quantized checkpoints with expected.json and reference logits: one or more of each format.
+inline std::vector<std::string> quantized_models() {
+    std::vector<std::string> all = {shipped_model() + "-4bit"};
+    for (const auto& entry : std::filesystem::directory_iterator(fixture("quantized")))
+        all.push_back(entry.path().string());
+    std::sort(all.begin(), all.end());
     return all;
 }
 inline bool is_mixture(const std::string& model) { return inspect(model).experts > 0; }
