@@ -119,7 +119,7 @@ class HqqCodec final : public Codec {
 
     size_t scratch_bytes(const StoredMatrix& m, Interval n, Interval k) const override {
         return static_cast<size_t>(codes_bytes(n, k) +
-                                   2 * n.size() * runs(m, k).size() * int64_t{sizeof(float)});
+                                   2 * n.size() * runs_of(m, k).size() * int64_t{sizeof(float)});
     }
 
     CodeTile decode(const StoredMatrix& m, Interval n, Interval k,
@@ -130,16 +130,16 @@ class HqqCodec final : public Codec {
         for (int64_t row = n.begin; row < n.end; ++row)
             decode_row(m, row, k, staged, scratch + (row - n.begin) * k.size());
         tile.codes = scratch;
-        const Interval g = runs(m, k);
+        const Interval g = runs_of(m, k);
         auto* scales = reinterpret_cast<float*>(scratch + codes_bytes(n, k));
         auto* zeros = scales + n.size() * g.size();
         tile.scales = scales, tile.zeros = zeros;
         tile.factor_stride = g.size(), tile.first_group = g.begin;
-        for (int64_t row = n.begin; row < n.end; ++row)
-            for (int64_t i = g.begin; i < g.end; ++i) {
-                *scales++ = factor(m, row, i, 2, staged[2], m.encoding.scale);
-                *zeros++ = factor(m, row, i, 3, staged[3], m.encoding.zero);
-            }
+        for (int64_t row = n.begin; row < n.end; ++row) {
+            factors(m, row, g, 2, staged[2], m.encoding.scale, scales);
+            factors(m, row, g, 3, staged[3], m.encoding.zero, zeros);
+            scales += g.size(), zeros += g.size();
+        }
         return tile;
     }
 
@@ -156,17 +156,40 @@ class HqqCodec final : public Codec {
     static int64_t run_width(const StoredMatrix& m) {
         return m.encoding.group ? m.encoding.group : m.source.k;
     }
-    static Interval runs(const StoredMatrix& m, Interval k) {
+    static Interval runs_of(const StoredMatrix& m, Interval k) {
         return {k.begin / run_width(m), ceil_div(k.end, run_width(m))};
     }
 
-    float factor(const StoredMatrix& m, int64_t row, int64_t run, size_t piece, const StagedRect& s,
-                 FactorType type) const {
-        const int64_t stored =
-            ((m.source.row_offset + row) * m.source.k + run * run_width(m)) / l_.group;
-        const int64_t cols = m.pieces[piece].cols;
-        return read_factor(type, s.data + (stored / cols - s.rect.rows.begin) * s.row_bytes +
-                                     (stored % cols - s.rect.cols.begin) * factor_bytes(type));
+    /// The factors of one row's runs.
+    void factors(const StoredMatrix& m, int64_t row, Interval runs, size_t piece,
+                 const StagedRect& s, FactorType type, float* out) const {
+        const int64_t stored_row = m.source.row_offset + row;
+        for (int64_t i = runs.begin; i < runs.end; ++i) {
+            int64_t r = stored_row, c = i;
+            if (m.pieces[piece].cols == 1)
+                r = (stored_row * m.source.k + i * run_width(m)) / l_.group, c = 0;
+            *out++ = read_factor(type, s.data + (r - s.rect.rows.begin) * s.row_bytes +
+                                           (c - s.rect.cols.begin) * factor_bytes(type));
+        }
+    }
+
+    template <class Element>
+    static void unpack(const std::byte* from, int64_t step, int64_t count, int shift, uint32_t mask,
+                       std::byte* out) {
+        int64_t i = 0;
+        if (sizeof(Element) == 1 && step == 1)
+            // Eight at a time: what a shift brings in from the next byte is masked away.
+            for (; i + 8 <= count; i += 8) {
+                uint64_t eight;
+                std::memcpy(&eight, from + i, 8);
+                eight = eight >> shift & mask * uint64_t{0x0101010101010101};
+                std::memcpy(out + i, &eight, 8);
+            }
+        for (; i < count; ++i) {
+            Element element;
+            std::memcpy(&element, from + i * step, sizeof element);
+            out[i] = static_cast<std::byte>(element >> shift & mask);
+        }
     }
 
     void decode_row(const StoredMatrix& m, int64_t row, Interval k,
@@ -186,11 +209,11 @@ class HqqCodec final : public Codec {
             const std::byte* from = s.data + (unit - s.rect.rows.begin) * s.row_bytes +
                                     (column - s.rect.cols.begin) * bytes;
             const int shift = l_.packing.first_shift - static_cast<int>(part) * l_.packing.field;
-            for (int64_t i = 0; i < count; ++i, from += step) {
-                uint32_t word = 0;
-                std::memcpy(&word, from, bytes == 4 ? 4 : 1);
-                *out++ = static_cast<std::byte>(word >> shift & mask);
-            }
+            if (bytes == 4)
+                unpack<uint32_t>(from, step, count, shift, mask, out);
+            else
+                unpack<uint8_t>(from, step, count, shift, mask, out);
+            out += count;
             at += count;
         }
     }

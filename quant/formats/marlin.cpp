@@ -1,7 +1,6 @@
 // Marlin as a checkpoint: 4-bit symmetric codes in the order in which a GPU kernel walks tiles of
 // 16 columns (K) x 64 rows (N). STEM.B [K / 16, 2 N] and STEM.s, or the same as .qweight, .scales.
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include <nlohmann/json.hpp>
@@ -20,25 +19,22 @@ constexpr int64_t kTileWords = 128;     ///< of 8 codes; 1024 codes a tile, all 
 constexpr int64_t kRowsPerRead = 1024;  ///< 8 bytes each of every stored row: reads of 8 KiB
 constexpr int kZeroPoint = 8;
 
-/// The nibble of a tile that keeps row n, column k: [64][16].
-using Places = std::array<std::array<uint16_t, kTileColumns>, kTileRows>;
-
-constexpr Places make_places() {
-    // A lane of the kernel's warp holds, for each quarter of the rows, two 8 x 8 corners of it;
-    // the eight codes of a word are stored evens first.
-    constexpr std::array<int, 8> kOrder = {0, 2, 4, 6, 1, 3, 5, 7};
-    Places places{};
-    for (int lane = 0; lane < 32; ++lane)
-        for (int quarter = 0; quarter < 4; ++quarter)
-            for (int nibble = 0; nibble < 8; ++nibble) {
-                const int at = kOrder[nibble], half = at / 4, corner = at % 4;
-                const int k = 2 * (lane % 4) + corner % 2 + corner / 2 * 8;
-                const int n = 16 * quarter + lane / 4 + 8 * half;
-                places[n][k] = static_cast<uint16_t>((lane * 4 + quarter) * 8 + nibble);
-            }
-    return places;
+/// The 16 columns of row n of a tile. The kernel's warp has a lane for each row (mod 8) and pair of
+/// columns (mod 8); a lane's word holds, for one quarter of the rows, the pairs of columns k and
+/// k + 8 of rows n and n + 8, in the order of nibbles 0, 4, 1, 5 and 2, 6, 3, 7.
+void decode_run(const std::byte* tile, int64_t n, std::byte* out) {
+    const std::byte* words = tile + (n % 8 * 16 + n / 16) * 4;
+    const int shift = static_cast<int>(n % 16 / 8) * 8;
+    for (int pair = 0; pair < 4; ++pair) {
+        uint32_t word;
+        std::memcpy(&word, words + pair * 16, 4);
+        word >>= shift;
+        out[2 * pair] = static_cast<std::byte>(word & 15);
+        out[2 * pair + 1] = static_cast<std::byte>(word >> 16 & 15);
+        out[2 * pair + 8] = static_cast<std::byte>(word >> 4 & 15);
+        out[2 * pair + 9] = static_cast<std::byte>(word >> 20 & 15);
+    }
 }
-constexpr Places kPlaces = make_places();
 
 /// The stored column that keeps the scale of row n. One group per row: the order is another.
 int64_t scale_column(int64_t n, bool channel) {
@@ -87,7 +83,7 @@ class MarlinCodec final : public Codec {
     CodeTile decode(const StoredMatrix& m, Interval n, Interval k,
                     std::span<const StagedRect> staged, std::byte* scratch) const override {
         CodeTile tile;
-        tile.rows = n.size(), tile.cols = tile.row_bytes = k.size();
+        tile.rows = n.size(), tile.cols = k.size(), tile.row_bytes = row_stride(k);
         if (n.empty() || k.empty()) return tile;
         decode_codes(m, n, k, staged[0], scratch);
         tile.codes = scratch;
@@ -108,7 +104,10 @@ class MarlinCodec final : public Codec {
     }
 
   private:
-    static int64_t codes_bytes(Interval n, Interval k) { return round_up(n.size() * k.size(), 64); }
+    /// Bytes from one decoded row to the next: an odd number of cache lines, so that a column of
+    /// codes spreads over the sets of the cache.
+    static int64_t row_stride(Interval k) { return (ceil_div(k.size(), 64) | 1) * 64; }
+    static int64_t codes_bytes(Interval n, Interval k) { return n.size() * row_stride(k); }
 
     static Interval groups(const StoredMatrix& m, Interval k) {
         const int64_t width = m.encoding.group;
@@ -121,15 +120,18 @@ class MarlinCodec final : public Codec {
             const std::byte* stored = s.data + (r - s.rect.rows.begin) * s.row_bytes;
             const int64_t first = std::max(k.begin, r * kTileColumns);
             const int64_t last = std::min(k.end, (r + 1) * kTileColumns);
-            for (int64_t row = n.begin; row < n.end; ++row) {
+            std::byte* codes = out + (first - k.begin);
+            for (int64_t row = n.begin; row < n.end; ++row, codes += row_stride(k)) {
                 const int64_t at = m.source.row_offset + row;
-                const auto& places = kPlaces[static_cast<size_t>(at % kTileRows)];
-                const std::byte* words =
+                const std::byte* tile =
                     stored + (at / kTileRows * kTileWords - s.rect.cols.begin) * 4;
-                std::byte* codes = out + (row - n.begin) * k.size();
-                for (int64_t c = first; c < last; ++c) {
-                    const int nibble = places[static_cast<size_t>(c % kTileColumns)];
-                    codes[c - k.begin] = words[nibble / 2] >> (nibble % 2 * 4) & std::byte{15};
+                if (last - first == kTileColumns) {
+                    decode_run(tile, at % kTileRows, codes);
+                } else {
+                    std::byte run[kTileColumns];
+                    decode_run(tile, at % kTileRows, run);
+                    std::copy(run + (first - r * kTileColumns), run + (last - r * kTileColumns),
+                              codes);
                 }
             }
         }
