@@ -51,19 +51,21 @@ struct Multiply {
     }
 };
 
+using Tiles = Tile<4, 1, 4>;
+
 }  // namespace
 
 void grouped_u4_i8_generic_run(const Work& work) {
-    run<Int8<Multiply, CodeType::kU4>, Tile<4, 1, 4>>(work);
+    run<Int8<Multiply, CodeType::kU4>, Tiles>(work);
 }
 void grouped_u8_i8_generic_run(const Work& work) {
-    run<Int8<Multiply, CodeType::kU8>, Tile<4, 1, 4>>(work);
+    run<Int8<Multiply, CodeType::kU8>, Tiles>(work);
 }
 void grouped_u4_f32_generic_run(const Work& work) {
-    run<Float<Widen<Bytes, CodeType::kU4>>, Tile<1, 1, 1>>(work);
+    run<Float<Widen<Bytes, CodeType::kU4>>, Tiles>(work);
 }
 void grouped_u8_f32_generic_run(const Work& work) {
-    run<Float<Widen<Bytes, CodeType::kU8>>, Tile<1, 1, 1>>(work);
+    run<Float<Widen<Bytes, CodeType::kU8>>, Tiles>(work);
 }
 
 }  // namespace conclave::quant::grouped

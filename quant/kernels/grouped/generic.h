@@ -19,7 +19,8 @@ constexpr int64_t kAhead = 2048;  // software prefetch distance in bytes, within
 
 constexpr int64_t kGroupBytes = 256 << 10;  // of panels worked on at once: half of a small L2
 
-constexpr int64_t chunk_bytes(CodeType code) { return kRows * code_bits(code); }
+template <CodeType Code>
+constexpr int64_t kChunkBytes = kRows* code_bits(Code);
 
 /// Eight columns of a panel, a code a byte.
 template <class B>
@@ -53,7 +54,7 @@ struct Factors {
     using V = typename S::V;
     FactorType scale_type, zero_type;
     const std::byte *scales, *zeros;  ///< of the first panel
-    int64_t panel_bytes;
+    int64_t scale_bytes, zero_bytes, panel_bytes;
     V scale[P], zero[P];
 
     Factors(const Work& work, const std::byte* panel)
@@ -61,6 +62,8 @@ struct Factors {
           zero_type(work.zero),
           scales(panel),
           zeros(panel + work.zeros_at),
+          scale_bytes(work.scale_bytes),
+          zero_bytes(work.zero_bytes),
           panel_bytes(work.panel_bytes) {
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) zero[p] = S::set1(work.zero_point);
@@ -69,11 +72,11 @@ struct Factors {
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p)
             scale[p] = load_factors<S>(scale_type, scales + p * panel_bytes);
-        scales += kRows * factor_bytes(scale_type);
+        scales += scale_bytes;
         if (zero_type == FactorType::kNone) return;
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) zero[p] = load_factors<S>(zero_type, zeros + p * panel_bytes);
-        zeros += kRows * factor_bytes(zero_type);
+        zeros += zero_bytes;
     }
 };
 
@@ -101,7 +104,7 @@ struct Int8 {
             Chunk<B> chunk[P];
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p)
-                chunk[p] = load_chunk<B, Code>(w + p * panel_bytes + c * chunk_bytes(Code));
+                chunk[p] = load_chunk<B, Code>(w + p * panel_bytes + c * kChunkBytes<Code>);
 #pragma GCC unroll 2
             for (int h = 0; h < 2; ++h)
 #pragma GCC unroll 16
@@ -143,10 +146,10 @@ struct Int8 {
                 } else {
                     chunks = static_cast<int>((left + kRunGranule - 1) / kRunGranule);
                     for (int c = 0; c < chunks; ++c)
-                        add<R, P>(w + c * chunk_bytes(Code), work.panel_bytes, x,
+                        add<R, P>(w + c * kChunkBytes<Code>, work.panel_bytes, x,
                                   at + c * kRunGranule, 1, sums);
                 }
-                w += chunks * chunk_bytes(Code);
+                w += chunks * kChunkBytes<Code>;
                 at += chunks * kRunGranule;
 #pragma GCC unroll 16
                 for (int r = 0; r < R; ++r) {
@@ -236,7 +239,7 @@ struct Float {
                 typename U::Unit unit[P];
 #pragma GCC unroll 4
                 for (int p = 0; p < P; ++p) unit[p] = U::load(w + p * work.panel_bytes);
-                w += chunk_bytes(U::kCode);
+                w += kChunkBytes<U::kCode>;
                 if (left >= kRunGranule) {
                     columns<R, P>(unpack, unit, factors.zero, x, at, kRunGranule, chains);
                     at += kRunGranule * 4;

@@ -55,6 +55,16 @@ struct Place {
     size_t run = 0;
     int64_t done = 0;    ///< columns of the run before it
     int64_t column = 0;  ///< in kernel order
+
+    int64_t width(const Grouping& groups) const {
+        return std::min<int64_t>(groups.runs[run].columns - done, kRunGranule);
+    }
+    void next(const Grouping& groups) {
+        const int64_t columns = width(groups);
+        column += columns;
+        done += columns;
+        if (done == groups.runs[run].columns) ++run, done = 0;
+    }
 };
 
 /// `count` chunks of one row, the first of them at `place`; a missing row (null) is zero.
@@ -62,15 +72,14 @@ template <CodeType Code>
 void pack_row(Place place, int64_t count, const Grouping& groups, const std::byte* row,
               std::byte* to) {
     const int32_t* order = groups.order.empty() ? nullptr : groups.order.data();
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t left = groups.runs[place.run].columns - place.done;
-        const int64_t width = left < kRunGranule ? left : kRunGranule;
+    for (int64_t i = 0; i < count; ++i, place.next(groups)) {
+        const int64_t width = place.width(groups);
         std::byte codes[kRunGranule] = {};
         if (row && !order && width == kRunGranule)
             std::memcpy(codes, row + place.column, kRunGranule);
         else if (row)
-            for (int64_t c = 0; c < width; ++c)
-                codes[c] = row[order ? order[place.column + c] : place.column + c];
+            for (int64_t c = place.column; c < place.column + width; ++c)
+                codes[c - place.column] = row[order ? order[c] : c];
         uint32_t halves[2];
         std::memcpy(halves, codes, sizeof halves);
         if constexpr (Code == CodeType::kU4) {
@@ -82,21 +91,7 @@ void pack_row(Place place, int64_t count, const Grouping& groups, const std::byt
             std::memcpy(to + 64, halves + 1, 4);
             to += 128;
         }
-        place.column += width;
-        place.done += width;
-        if (left == width) ++place.run, place.done = 0;
     }
-}
-
-Place advance(Place place, int64_t count, const Grouping& groups) {
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t left = groups.runs[place.run].columns - place.done;
-        const int64_t width = std::min(left, kRunGranule);
-        place.column += width;
-        place.done += width;
-        if (left == width) ++place.run, place.done = 0;
-    }
-    return place;
 }
 
 template <CodeType Code>
@@ -122,7 +117,7 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
                 pack_row<Code>(place, count, groups,
                                r < rows ? tile.codes + (row + r) * tile.row_bytes : nullptr,
                                codes + 4 * r);
-            place = advance(place, count, groups);
+            for (int64_t i = 0; i < count; ++i) place.next(groups);
             codes += count * kChunkBytes;
         }
     }
@@ -137,9 +132,19 @@ void enter(const GemmCall& call) {
     const Encoding& encoding = call.layout->encoding;
     const Panel panel(*call.layout);
     const int64_t x_scales_at = int8_scales_at(groups);
-    Run({call, groups.runs.data(), static_cast<int64_t>(groups.runs.size()), encoding.scale,
-         encoding.zero, static_cast<float>(encoding.zero_point), panel.zeros_at, panel.codes_at,
-         panel.bytes, x_scales_at, x_scales_at + static_cast<int64_t>(groups.blocks.size()) * 4});
+    Run({.call = call,
+         .runs = groups.runs.data(),
+         .run_count = static_cast<int64_t>(groups.runs.size()),
+         .scale = encoding.scale,
+         .zero = encoding.zero,
+         .zero_point = static_cast<float>(encoding.zero_point),
+         .scale_bytes = kRows * factor_bytes(encoding.scale),
+         .zero_bytes = kRows * factor_bytes(encoding.zero),
+         .zeros_at = panel.zeros_at,
+         .codes_at = panel.codes_at,
+         .panel_bytes = panel.bytes,
+         .x_scales_at = x_scales_at,
+         .x_sums_at = x_scales_at + static_cast<int64_t>(groups.blocks.size()) * 4});
 }
 
 template <void (*Run)(const Work&)>

@@ -29,13 +29,14 @@ namespace conclave::quant::grouped {
 
 constexpr int64_t kRows = 16;  ///< rows of W in a panel: the model granule along N
 
-/// A call and what its layout comes to, so that vector code touches no std template.
+/// A call and what its layout comes to, so that vector code needs no inline function of others.
 struct Work {
     const GemmCall& call;
     const Run* runs;
     int64_t run_count;
     FactorType scale, zero;
-    float zero_point;  ///< where zero is kNone
+    float zero_point;                 ///< where zero is kNone
+    int64_t scale_bytes, zero_bytes;  ///< of one run of a panel
     int64_t zeros_at, codes_at, panel_bytes;
     int64_t x_scales_at, x_sums_at;  ///< in an int8 row
 };
