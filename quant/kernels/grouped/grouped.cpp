@@ -10,6 +10,9 @@ namespace conclave::quant {
 namespace grouped {
 namespace {
 
+template <CodeType Code>
+constexpr int64_t kChunkBytes = kRows* code_bits(Code);
+
 /// Byte offsets within a panel.
 struct Panel {
     explicit Panel(const MatrixLayout& layout) {
@@ -56,42 +59,57 @@ struct Place {
     int64_t done = 0;    ///< columns of the run before it
     int64_t column = 0;  ///< in kernel order
 
-    int64_t width(const Grouping& groups) const {
-        return std::min<int64_t>(groups.runs[run].columns - done, kRunGranule);
-    }
-    void next(const Grouping& groups) {
-        const int64_t columns = width(groups);
+    int64_t left(const Grouping& groups) const { return groups.runs[run].columns - done; }
+    /// Past `columns` columns of the run: whole chunks, or all that is left.
+    void skip(int64_t columns, const Grouping& groups) {
         column += columns;
         done += columns;
-        if (done == groups.runs[run].columns) ++run, done = 0;
+        if (left(groups) == 0) ++run, done = 0;
     }
 };
 
-/// `count` chunks of one row, the first of them at `place`; a missing row (null) is zero.
+/// The eight codes of one row in a chunk; `to` points at its first byte there.
 template <CodeType Code>
-void pack_row(Place place, int64_t count, const Grouping& groups, const std::byte* row,
-              std::byte* to) {
-    const int32_t* order = groups.order.empty() ? nullptr : groups.order.data();
-    for (int64_t i = 0; i < count; ++i, place.next(groups)) {
-        const int64_t width = place.width(groups);
-        std::byte codes[kRunGranule] = {};
-        if (row && !order && width == kRunGranule)
-            std::memcpy(codes, row + place.column, kRunGranule);
-        else if (row)
-            for (int64_t c = place.column; c < place.column + width; ++c)
-                codes[c - place.column] = row[order ? order[c] : c];
-        uint32_t halves[2];
-        std::memcpy(halves, codes, sizeof halves);
-        if constexpr (Code == CodeType::kU4) {
-            halves[0] |= halves[1] << 4;
-            std::memcpy(to, halves, 4);
-            to += 64;
-        } else {
-            std::memcpy(to, halves, 4);
-            std::memcpy(to + 64, halves + 1, 4);
-            to += 128;
-        }
+void put_codes(const std::byte* codes, std::byte* to) {
+    uint32_t below, above;
+    std::memcpy(&below, codes, 4);
+    std::memcpy(&above, codes + 4, 4);
+    if constexpr (Code == CodeType::kU4) {
+        below |= above << 4;
+        std::memcpy(to, &below, 4);
+    } else {
+        std::memcpy(to, &below, 4);
+        std::memcpy(to + 64, &above, 4);
     }
+}
+
+/// `count` chunks of one row, the first of them at `place`, which advances; a missing row (null) is
+/// zero.
+template <CodeType Code>
+Place pack_row(Place place, int64_t count, const Grouping& groups, const std::byte* row,
+               std::byte* to) {
+    const int32_t* order = groups.order.empty() ? nullptr : groups.order.data();
+    while (count > 0) {
+        const int64_t left = place.left(groups);
+        if (row && !order && left >= kRunGranule) {
+            const int64_t whole = std::min(left / kRunGranule, count);
+            const std::byte* from = row + place.column;
+            for (int64_t i = 0; i < whole; ++i, to += kChunkBytes<Code>)
+                put_codes<Code>(from + i * kRunGranule, to);
+            place.skip(whole * kRunGranule, groups);
+            count -= whole;
+            continue;
+        }
+        const int64_t width = std::min(left, kRunGranule);
+        std::byte codes[kRunGranule] = {};
+        for (int64_t c = 0; row && c < width; ++c)
+            codes[c] = row[order ? order[place.column + c] : place.column + c];
+        put_codes<Code>(codes, to);
+        to += kChunkBytes<Code>;
+        place.skip(width, groups);
+        --count;
+    }
+    return place;
 }
 
 template <CodeType Code>
@@ -100,7 +118,6 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
     // Row after row, so that rows 4 KiB apart do not evict one another from L1; as many chunks at
     // once as stay there while each row adds its four bytes.
     constexpr int64_t kAtOnce = 128;
-    constexpr int64_t kChunkBytes = kRows * code_bits(Code);
     const Grouping& groups = *layout.groups;
     const Panel panel(layout);
     std::byte* to = packed + row0 / kRows * panel.bytes;
@@ -113,12 +130,13 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
         Place place;
         for (int64_t left = groups.padded / kRunGranule; left > 0; left -= kAtOnce) {
             const int64_t count = std::min(left, kAtOnce);
+            Place end;
             for (int64_t r = 0; r < kRows; ++r)
-                pack_row<Code>(place, count, groups,
-                               r < rows ? tile.codes + (row + r) * tile.row_bytes : nullptr,
-                               codes + 4 * r);
-            for (int64_t i = 0; i < count; ++i) place.next(groups);
-            codes += count * kChunkBytes;
+                end = pack_row<Code>(place, count, groups,
+                                     r < rows ? tile.codes + (row + r) * tile.row_bytes : nullptr,
+                                     codes + 4 * r);
+            place = end;
+            codes += count * kChunkBytes<Code>;
         }
     }
 }
