@@ -1,6 +1,7 @@
 // Settings that a config gives to some modules by name: GPTQ's `dynamic`, AutoRound's
 // `extra_config`.
 #pragma once
+#include <initializer_list>
 #include <map>
 #include <string>
 #include <vector>

@@ -6,6 +6,7 @@
 #include "quant/formats/formats.h"
 #include "runtime/base/error.h"
 #include "runtime/base/json.h"
+#include "tests/quant/formats/memory_tensors.h"
 
 namespace conclave::quant {
 namespace {
@@ -151,6 +152,18 @@ TEST(QweightConfigs, Patterns) {
     Json config = Json::parse(kConfigs[0]);
     config["dynamic"] = {{"+:(unclosed", Json::object()}};
     EXPECT_NE(refusal(config, ErrorCode::kBadContent).find("(unclosed"), std::string::npos);
+    // Exponential for a backtracking matcher: refused, not waited for.
+    config["dynamic"] = {{"+:(.+)+[.]$", Json::object()}};
+    const auto costly = make(config);
+    test::MemoryTensors tensors;
+    const std::string stem = "model.layers.0.mlp.gate_proj_of_a_rather_long_name_indeed";
+    tensors.all[stem + ".qweight"] = test::tensor("I32", {1, 8}, std::vector<uint32_t>(8));
+    try {
+        costly->describe(test::matrix_source(stem, 8, 8), tensors);
+        ADD_FAILURE() << "no error";
+    } catch (const Error& e) {
+        EXPECT_NE(std::string(e.what()).find("dynamic"), std::string::npos) << e.what();
+    }
     Json many = Json::object();
     for (int i = 0; i < 5000; ++i) many["m" + std::to_string(i)] = Json::object();
     config["dynamic"] = many;

@@ -61,6 +61,8 @@ inline Decoded decode_cut(const StoredMatrix& m, Interval n, Interval k, const R
     for (size_t i = 0; i < guard; ++i) EXPECT_EQ(scratch[scratch_bytes + i], kPoison);
     EXPECT_EQ(tile.rows, n.size());
     EXPECT_EQ(tile.cols, k.size());
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(tile.scales) % sizeof(float), 0u);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(tile.zeros) % sizeof(float), 0u);
 
     Decoded d;
     d.rows = n.size(), d.cols = k.size();
