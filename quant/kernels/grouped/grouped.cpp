@@ -28,29 +28,35 @@ size_t packed_bytes(int64_t n, const MatrixLayout& layout) {
     return static_cast<size_t>(ceil_div(n, kRows) * Panel(layout).bytes);
 }
 
-/// Narrows exactly: the value came from this type.
-void put_factor(FactorType type, float v, std::byte* to) {
-    if (type == FactorType::kF32) {
-        std::memcpy(to, &v, 4);
-    } else if (type == FactorType::kU8) {
-        *to = static_cast<std::byte>(static_cast<uint8_t>(v));
-    } else {
-        const uint16_t half = type == FactorType::kF16 ? f32_to_f16(v) : f32_to_bf16(v);
-        std::memcpy(to, &half, 2);
+/// Rows [row, row + rows) of a tile's scales or zeros; `narrow` gives the stored type back,
+/// exactly.
+template <class Stored, class Narrow>
+void pack_as(std::byte* to, const float* from, const CodeTile& tile, const Grouping& groups,
+             int64_t rows, Narrow narrow) {
+    for (int64_t r = 0; r < kRows; ++r) {
+        std::byte* out = to + r * sizeof(Stored);
+        for (const Run& run : groups.runs) {
+            const int64_t at = r * tile.factor_stride + run.group - tile.first_group;
+            const Stored v = r < rows ? narrow(from[at]) : Stored{};
+            std::memcpy(out, &v, sizeof v);
+            out += kRows * sizeof v;
+        }
     }
 }
 
-/// Rows [row, row + rows) of a tile's scales or zeros.
 void pack_factors(std::byte* to, FactorType type, const float* from, const CodeTile& tile,
                   const Grouping& groups, int64_t row, int64_t rows) {
-    const int64_t bytes = factor_bytes(type);
-    if (bytes == 0) return;
+    if (type == FactorType::kNone) return;
     from += row * tile.factor_stride;
-    for (const Run& run : groups.runs)
-        for (int64_t r = 0; r < kRows; ++r, to += bytes)
-            put_factor(type,
-                       r < rows ? from[r * tile.factor_stride + run.group - tile.first_group] : 0,
-                       to);
+    if (type == FactorType::kF32)
+        pack_as<float>(to, from, tile, groups, rows, [](float v) { return v; });
+    else if (type == FactorType::kF16)
+        pack_as<uint16_t>(to, from, tile, groups, rows, [](float v) { return f32_to_f16(v); });
+    else if (type == FactorType::kBF16)
+        pack_as<uint16_t>(to, from, tile, groups, rows, [](float v) { return f32_to_bf16(v); });
+    else
+        pack_as<uint8_t>(to, from, tile, groups, rows,
+                         [](float v) { return static_cast<uint8_t>(v); });
 }
 
 /// A chunk of the packed columns: the next one to pack.
