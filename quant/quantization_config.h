@@ -52,7 +52,10 @@ struct QuantizationFormat {
                                                       const std::string& file)>
         from_config;
     /// What describe() may return, one of each kind of codes and zeros; for the support table.
-    std::vector<Encoding> encodings;
+    std::vector<Encoding> encodings = {};
+    /// Whether a config that names another method is this format's all the same. May be null; must
+    /// bear any JSON object.
+    std::function<bool(const nlohmann::json& config)> claims = nullptr;
 };
 
 /// The formats of an engine, in order of registration; an ordinary object.

@@ -34,12 +34,11 @@ std::string layout_name(const Json& config, const std::string& file) {
 std::unique_ptr<QuantizationConfig> from_config(const Json& config, const std::string& file) {
     const std::string layout = layout_name(config, file);
     const int64_t group = read_group(config, -1, file);
-    if (layout == "marlin") return marlin_config(config, file, group);
     // The others of these are ways to run what is stored as gemm.
     if (layout != "gemm" && layout != "exllama" && layout != "exllamav2" && layout != "ipex")
         throw Error(ErrorCode::kUnsupported, "this 'version' of awq is not served")
             .file(file)
-            .expected("gemm or marlin")
+            .expected("gemm")
             .found(printable(layout));
     std::string key;
     const Json* value = find_first(config, {"bits", "w_bit"}, file, key);

@@ -76,7 +76,6 @@ bool written_by_gptqmodel(const Json& config, const std::string& file) {
 }
 
 std::string checkpoint_format(const Json& config, const std::string& file) {
-    if (get_bool_or(config, "is_marlin_format", false, file)) return "marlin";
     const std::string label = get_string_or(config, "format", "gptq", file);
     return get_string_or(config, "checkpoint_format", label, file);
 }
@@ -113,14 +112,10 @@ ModuleRules read_dynamic(const Json& config, const ModuleSettings& base, const s
 
 std::unique_ptr<QuantizationConfig> from_config(const Json& config, const std::string& file) {
     const std::string label = checkpoint_format(config, file);
-    if (label == "marlin") {
-        get_bool_or(config, "desc_act", false, file);
-        return marlin_config(config, file, read_group(config, -1, file));
-    }
     if (label != "gptq" && label != "gptq_v2" && label != "gptq_p")
         throw Error(ErrorCode::kUnsupported, "this 'checkpoint_format' of gptq is not served")
             .file(file)
-            .expected("gptq, gptq_v2, gptq_p or marlin")
+            .expected("gptq, gptq_v2 or gptq_p")
             .found(printable(label));
     if (const std::string words = get_string_or(config, "pack_dtype", "int32", file);
         words != "int32")

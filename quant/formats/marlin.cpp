@@ -215,10 +215,8 @@ int64_t group_size(const Json& config, const std::string& file) {
     return group;
 }
 
-}  // namespace
-
-std::unique_ptr<QuantizationConfig> marlin_config(const nlohmann::json& config,
-                                                  const std::string& file, int64_t group) {
+std::unique_ptr<QuantizationConfig> marlin_config(const Json& config, const std::string& file) {
+    const int64_t group = group_size(config, file);
     const char* key = find_json(config, "bits", file) ? "bits" : "w_bit";
     const int64_t bits = get_int_or(config, key, 4, 1, 64, file);
     if (bits != 4)
@@ -234,13 +232,31 @@ std::unique_ptr<QuantizationConfig> marlin_config(const nlohmann::json& config,
     return std::make_unique<MarlinConfig>(group);
 }
 
+/// The tensors of gptq and awq configs that name marlin, in whatever letters.
+bool claims_marlin(const Json& config) {
+    const auto is = [&](const char* key, std::string_view word) {
+        const auto at = config.find(key);
+        if (at == config.end() || !at->is_string()) return false;
+        const auto& text = at->get_ref<const std::string&>();
+        return std::equal(text.begin(), text.end(), word.begin(), word.end(), [](char a, char b) {
+            return std::tolower(static_cast<unsigned char>(a)) == b;
+        });
+    };
+    if (is("quant_method", "awq")) return is("version", "marlin");
+    if (!is("quant_method", "gptq") && config.contains("quant_method")) return false;
+    const auto old = config.find("is_marlin_format");
+    return is("checkpoint_format", "marlin") || is("format", "marlin") ||
+           (old != config.end() && *old == true);
+}
+
+}  // namespace
+
 QuantizationFormat marlin_format() {
     return {"marlin",
             {"quantize_config.json"},
-            [](const Json& config, const std::string& file) {
-                return marlin_config(config, file, group_size(config, file));
-            },
-            {{CodeType::kU4, 4, FactorType::kF16, FactorType::kNone, kZeroPoint, 128, false}}};
+            marlin_config,
+            {{CodeType::kU4, 4, FactorType::kF16, FactorType::kNone, kZeroPoint, 128, false}},
+            claims_marlin};
 }
 
 }  // namespace conclave::quant

@@ -44,6 +44,15 @@ struct Generic {
     static V load_f16(const std::byte* p) { return load_f16_part(p, 16); }
     static V load_bf16(const std::byte* p) { return load_bf16_part(p, 16); }
     /// 16 unsigned bytes
+    /// Byte i of 8: element i below, 8 + i above.
+    static V load_u4(const std::byte* p) {
+        float f[16];
+        for (int i = 0; i < 8; ++i) {
+            f[i] = static_cast<float>(p[i] & std::byte{15});
+            f[8 + i] = static_cast<float>(p[i] >> 4);
+        }
+        return load(f);
+    }
     static V load_u8(const std::byte* p) {
         float f[16];
         for (int i = 0; i < 16; ++i) f[i] = static_cast<float>(p[i]);

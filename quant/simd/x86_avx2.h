@@ -37,8 +37,15 @@ struct Avx2 {
     }
     static V load_bf16(const std::byte* p) { return {bf16(half(p)), bf16(half(p + 16))}; }
     /// 16 unsigned bytes
-    static V load_u8(const std::byte* p) {
-        const __m128i v = half(p);
+    static V load_u4(const std::byte* p) {
+        const __m128i v = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+        const __m128i mask = _mm_set1_epi8(15);
+        const __m128i all =
+            _mm_unpacklo_epi64(_mm_and_si128(v, mask), _mm_and_si128(_mm_srli_epi16(v, 4), mask));
+        return u8(all);
+    }
+    static V load_u8(const std::byte* p) { return u8(half(p)); }
+    static V u8(__m128i v) {
         return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)),
                 _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(v, v)))};
     }

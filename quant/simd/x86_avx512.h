@@ -26,6 +26,13 @@ struct Avx512 {
     static V load_f16(const std::byte* p) { return f16(_mm256_loadu_si256(as_int(p))); }
     static V load_bf16(const std::byte* p) { return bf16(_mm256_loadu_si256(as_int(p))); }
     /// 16 unsigned bytes
+    static V load_u4(const std::byte* p) {
+        const __m128i v = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+        const __m128i mask = _mm_set1_epi8(15);
+        const __m128i all =
+            _mm_unpacklo_epi64(_mm_and_si128(v, mask), _mm_and_si128(_mm_srli_epi16(v, 4), mask));
+        return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(all));
+    }
     static V load_u8(const std::byte* p) {
         const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
         return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));

@@ -45,15 +45,21 @@ ModelFiles open_model_files(const std::string& path, bool weights) {
     return files;
 }
 
-QuantizationSource quantization_source(const ModelFiles& files,
-                                       const quant::QuantizationRegistry& formats) {
+namespace {
+
+/// What the files say, before another format claims it.
+QuantizationSource stated_source(const ModelFiles& files,
+                                 const quant::QuantizationRegistry& formats) {
     const Json* q = find_json(files.config, "quantization_config", files.config_file);
     if (!q) q = find_json(files.config, "compression_config", files.config_file);
     if (q && !q->is_object())
         throw Error(ErrorCode::kBadContent, "quantization_config is not an object")
             .file(files.config_file)
             .found(describe_json(*q));
-    if (q) return {get_string(*q, "quant_method", files.config_file), *q, files.config_file};
+    if (q) {
+        std::string method = get_string(*q, "quant_method", files.config_file);
+        return {method, method, *q, files.config_file};
+    }
     for (const std::string& name : formats.names())
         for (const std::string& beside : formats.find(name)->config_files) {
             const std::string file = (fs::path(files.directory) / beside).string();
@@ -64,9 +70,24 @@ QuantizationSource quantization_source(const ModelFiles& files,
                     .file(file)
                     .found(describe_json(config));
             std::string method = get_string_or(config, "quant_method", name, file);
-            return {std::move(method), std::move(config), file};
+            return {method, method, std::move(config), file};
         }
-    return {"none", Json::object(), files.config_file};
+    return {"none", "none", Json::object(), files.config_file};
+}
+
+}  // namespace
+
+QuantizationSource quantization_source(const ModelFiles& files,
+                                       const quant::QuantizationRegistry& formats) {
+    QuantizationSource source = stated_source(files, formats);
+    for (const std::string& name : formats.names()) {
+        const auto& claims = formats.find(name)->claims;
+        if (claims && claims(source.config)) {
+            source.method = name;
+            break;
+        }
+    }
+    return source;
 }
 
 std::unique_ptr<quant::QuantizationConfig> choose_format(const ModelFiles& files,
@@ -79,7 +100,7 @@ std::unique_ptr<quant::QuantizationConfig> choose_format(const ModelFiles& files
         throw Error(ErrorCode::kUsage, "--quantization names no format that is served")
             .expected(known)
             .found(asked);
-    if (!asked.empty() && asked != source.method)
+    if (!asked.empty() && asked != source.method && asked != source.stated)
         throw Error(ErrorCode::kUsage, "--quantization contradicts the checkpoint")
             .file(source.file)
             .expected(source.method)

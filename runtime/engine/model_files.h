@@ -27,7 +27,8 @@ ModelFiles open_model_files(const std::string& path, bool weights = true);
 
 /// Where a checkpoint says how it is quantized.
 struct QuantizationSource {
-    std::string method;  ///< quant_method; "none"
+    std::string method;  ///< the format that serves it: quant_method, or who claims it; "none"
+    std::string stated;  ///< quant_method
     Json config;
     std::string file;  ///< config.json, or one that a format keeps beside it
 };

@@ -321,10 +321,13 @@ TEST_P(Grouped, PackedBytesAreCodesAndFactorsWhateverTheTiles) {
         const Grouping& g = *w.layout.groups;
         const size_t size = kernel.packed_bytes(n, w.layout);
         const int64_t runs = static_cast<int64_t>(g.runs.size());
-        const int64_t row =
-            g.padded * code_bits(kernel.code) / 8 +
-            runs * (factor_bytes(w.layout.encoding.scale) + factor_bytes(w.layout.encoding.zero));
-        ASSERT_EQ(static_cast<int64_t>(size), round_up(n, 16) * row);
+        const FactorType zero = w.layout.encoding.zero;
+        // Integer zeros have as many bits as the codes.
+        const int64_t zero_bits =
+            zero == FactorType::kU8 ? code_bits(kernel.code) : 8 * factor_bytes(zero);
+        const int64_t row_bits = g.padded * code_bits(kernel.code) +
+                                 runs * (8 * factor_bytes(w.layout.encoding.scale) + zero_bits);
+        ASSERT_EQ(static_cast<int64_t>(size), round_up(n, 16) * row_bits / 8);
 
         const GuardedBytes whole = pack_all(kernel, w);
         GuardedBytes zeros(size);

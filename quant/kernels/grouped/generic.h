@@ -53,6 +53,7 @@ template <class S, int P>
 struct Factors {
     using V = typename S::V;
     FactorType scale_type, zero_type;
+    bool zero_pairs;
     const std::byte *scales, *zeros;  ///< of the first panel
     int64_t scale_bytes, zero_bytes, panel_bytes;
     V scale[P], zero[P];
@@ -60,6 +61,7 @@ struct Factors {
     Factors(const Work& work, const std::byte* panel)
         : scale_type(work.scale),
           zero_type(work.zero),
+          zero_pairs(work.zero_pairs),
           scales(panel),
           zeros(panel + work.zeros_at),
           scale_bytes(work.scale_bytes),
@@ -75,7 +77,9 @@ struct Factors {
         scales += scale_bytes;
         if (zero_type == FactorType::kNone) return;
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) zero[p] = load_factors<S>(zero_type, zeros + p * panel_bytes);
+        for (int p = 0; p < P; ++p)
+            zero[p] = zero_pairs ? S::load_u4(zeros + p * panel_bytes)
+                                 : load_factors<S>(zero_type, zeros + p * panel_bytes);
         zeros += zero_bytes;
     }
 };

@@ -13,12 +13,19 @@ namespace {
 template <CodeType Code>
 constexpr int64_t kChunkBytes = kRows* code_bits(Code);
 
+/// Integer zeros of 4-bit codes have 4 bits, too.
+bool zero_pairs(const Encoding& e) { return e.zero == FactorType::kU8 && e.code == CodeType::kU4; }
+/// Of one run of a panel.
+int64_t zero_bytes(const Encoding& e) {
+    return zero_pairs(e) ? kRows / 2 : kRows * factor_bytes(e.zero);
+}
+
 /// Byte offsets within a panel.
 struct Panel {
     explicit Panel(const MatrixLayout& layout) {
         const auto runs = static_cast<int64_t>(layout.groups->runs.size());
         zeros_at = runs * kRows * factor_bytes(layout.encoding.scale);
-        codes_at = zeros_at + runs * kRows * factor_bytes(layout.encoding.zero);
+        codes_at = zeros_at + runs * zero_bytes(layout.encoding);
         bytes = codes_at + layout.groups->padded * kRows * code_bits(layout.encoding.code) / 8;
     }
     int64_t zeros_at, codes_at, bytes;
@@ -57,6 +64,18 @@ void pack_factors(std::byte* to, FactorType type, const float* from, const CodeT
     else
         pack_as<uint8_t>(to, from, tile, groups, rows,
                          [](float v) { return static_cast<uint8_t>(v); });
+}
+
+void pack_zero_pairs(std::byte* to, const CodeTile& tile, const Grouping& groups, int64_t row,
+                     int64_t rows) {
+    const auto zero = [&](const Run& run, int64_t r) {
+        if (r >= rows) return 0;
+        return static_cast<int>(
+            tile.zeros[(row + r) * tile.factor_stride + run.group - tile.first_group]);
+    };
+    for (const Run& run : groups.runs)
+        for (int64_t r = 0; r < kRows / 2; ++r)
+            *to++ = static_cast<std::byte>(zero(run, r) | zero(run, kRows / 2 + r) << 4);
 }
 
 /// A chunk of the packed columns: the next one to pack.
@@ -130,8 +149,11 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
     for (int64_t row = 0; row < tile.rows; row += kRows, to += panel.bytes) {
         const int64_t rows = std::min(tile.rows - row, kRows);
         pack_factors(to, layout.encoding.scale, tile.scales, tile, groups, row, rows);
-        pack_factors(to + panel.zeros_at, layout.encoding.zero, tile.zeros, tile, groups, row,
-                     rows);
+        if (zero_pairs(layout.encoding))
+            pack_zero_pairs(to + panel.zeros_at, tile, groups, row, rows);
+        else
+            pack_factors(to + panel.zeros_at, layout.encoding.zero, tile.zeros, tile, groups, row,
+                         rows);
         std::byte* codes = to + panel.codes_at;
         Place place;
         for (int64_t left = groups.padded / kRunGranule; left > 0; left -= kAtOnce) {
@@ -161,9 +183,10 @@ void enter(const GemmCall& call) {
          .run_count = static_cast<int64_t>(groups.runs.size()),
          .scale = encoding.scale,
          .zero = encoding.zero,
+         .zero_pairs = zero_pairs(encoding),
          .zero_point = static_cast<float>(encoding.zero_point),
          .scale_bytes = kRows * factor_bytes(encoding.scale),
-         .zero_bytes = kRows * factor_bytes(encoding.zero),
+         .zero_bytes = zero_bytes(encoding),
          .zeros_at = panel.zeros_at,
          .codes_at = panel.codes_at,
          .panel_bytes = panel.bytes,

@@ -14,8 +14,9 @@
 // (The generic kernels round products too: no fma there.)
 //
 // Packed, per panel of 16 rows and without gaps, also between panels:
-//     [run][16] scales, [run][16] zeros, both as stored, then
-//     [chunk][64 or 128 bytes] codes, a chunk being 8 columns of a run (padded with code 0).
+//     [run][16] scales as stored, [run][16] zeros (of 4-bit codes: byte i holds those of rows i
+//     below and 8 + i above; else as stored), then [chunk][64 or 128 bytes] codes, a chunk being 8
+//     columns of a run (padded with code 0).
 // 4 bits: byte 4 * r + i of a chunk holds column i of row r below and column 4 + i above.
 // 8 bits: two halves of 64 bytes; byte 4 * r + i of half h is column 4 * h + i.
 // Rows from n to the end of the last panel are zero.
@@ -35,6 +36,7 @@ struct Work {
     const Run* runs;
     int64_t run_count;
     FactorType scale, zero;
+    bool zero_pairs;                  ///< zeros are two to a byte
     float zero_point;                 ///< where zero is kNone
     int64_t scale_bytes, zero_bytes;  ///< of one run of a panel
     int64_t zeros_at, codes_at, panel_bytes;

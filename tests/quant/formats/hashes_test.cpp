@@ -23,8 +23,11 @@ json read_json_file(const fs::path& path) {
 
 std::unique_ptr<QuantizationConfig> format_of(const json& config) {
     const QuantizationRegistry registry = QuantizationRegistry::built_in();
-    return registry.find(config["quant_method"].get<std::string>())
-        ->from_config(config, "config.json");
+    std::string method = config["quant_method"];
+    for (const std::string& name : registry.names())
+        if (const auto& claims = registry.find(name)->claims; claims && claims(config))
+            method = name;
+    return registry.find(method)->from_config(config, "config.json");
 }
 
 /// The logical size that a checkpoint's tensors tell; the model knows it otherwise.

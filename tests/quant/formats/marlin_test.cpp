@@ -11,6 +11,10 @@ using nlohmann::json;
 using test::MemoryTensors;
 
 /// The order in which a tile's 1024 codes are stored: entry e is 16 k + n % 16 + 256 (n / 16).
+std::unique_ptr<QuantizationConfig> marlin_config(int64_t group) {
+    return marlin_format().from_config({{"group_size", group > 0 ? group : -1}}, "f");
+}
+
 std::vector<int64_t> marlin_order() {
     std::vector<int64_t> raw, order;
     for (int64_t i = 0; i < 32; ++i)
@@ -83,7 +87,7 @@ TEST(Marlin, AnyCutDecodesAlike) {
         const int64_t k = 16 * (1 + static_cast<int64_t>(rng() % 20));
         const int64_t group = std::array<int64_t, 5>{0, 16, 32, 48, 128}[rng() % 5];
         const Sample s = make_sample(n, k, group, rng() % 2, rng);
-        const auto config = marlin_config(json::object(), "f", group);
+        const auto config = marlin_config(group);
         // A part of a fused matrix now and then.
         MatrixSource source = test::matrix_source("m", n, k);
         std::vector<float> values = s.values;
@@ -102,8 +106,7 @@ TEST(Marlin, AnyCutDecodesAlike) {
 TEST(Marlin, ReadsNoMoreThanTheTilesOfACut) {
     std::mt19937 rng(2);
     const Sample s = make_sample(256, 128, 32, false, rng);
-    const auto m = marlin_config(json::object(), "f", 32)
-                       ->describe(test::matrix_source("m", 256, 128), s.tensors);
+    const auto m = marlin_config(32)->describe(test::matrix_source("m", 256, 128), s.tensors);
     const StoredRect codes = m->codec->needs(*m, 0, {70, 130}, {31, 33});
     EXPECT_EQ(codes.rows, (Interval{1, 3}));
     EXPECT_EQ(codes.cols, (Interval{128, 384}));
@@ -113,7 +116,7 @@ TEST(Marlin, ReadsNoMoreThanTheTilesOfACut) {
 }
 
 TEST(Marlin, OtherMatricesArePlain) {
-    const auto config = marlin_config(json::object(), "f", 128);
+    const auto config = marlin_config(128);
     MemoryTensors tensors;
     EXPECT_FALSE(config->describe(test::matrix_source("m", 64, 16), tensors));
     tensors.all["m.weight"] = test::tensor("BF16", {5, 3}, std::vector<uint16_t>(15));
@@ -136,10 +139,8 @@ TEST(Marlin, RefusesWhatItCannotDecode) {
     std::mt19937 rng(3);
     const Sample good = make_sample(64, 32, 16, false, rng);
     const auto describe = [&](const Sample& s, int64_t n, int64_t k) {
-        return refusal([&] {
-            marlin_config(json::object(), "f", 16)
-                ->describe(test::matrix_source("m", n, k), s.tensors);
-        });
+        return refusal(
+            [&] { marlin_config(16)->describe(test::matrix_source("m", n, k), s.tensors); });
     };
     EXPECT_EQ(describe(good, 64, 32), "");
     EXPECT_NE(describe(good, 60, 32).find("m.B"), std::string::npos);
@@ -173,7 +174,7 @@ TEST(Marlin, RefusesWhatItCannotDecode) {
 
 TEST(Marlin, ImaginedWeightsAreOfUnitScale) {
     std::mt19937 rng(4);
-    const auto config = marlin_config(json::object(), "f", 128);
+    const auto config = marlin_config(128);
     const Encoding e{CodeType::kU4, 4, FactorType::kF16, FactorType::kNone, 8, 32, false};
     const StoredMatrix m = config->imagine(test::matrix_source("m", 64, 256), e);
     const test::ReadRect generate = [&](size_t piece, const StoredRect& rect, std::byte* out,

@@ -32,7 +32,7 @@ std::string refusal(const Json& config, ErrorCode code) {
 
 const char* kConfigs[] = {
     R"({"quant_method":"gptq","bits":4,"group_size":128,"desc_act":false,"sym":true,
-        "checkpoint_format":"gptq","format":"gptq","pack_dtype":"int32","is_marlin_format":false,
+        "checkpoint_format":"gptq","format":"gptq","pack_dtype":"int32",
         "dynamic":{"+:.*down":{"bits":8,"group_size":64,"sym":false,"desc_act":false}}})",
     R"({"quant_method":"awq","bits":4,"group_size":128,"zero_point":true,"version":"gemm"})",
     R"({"quant_method":"auto-round","bits":4,"group_size":128,"sym":true,"data_type":"int",
@@ -114,9 +114,9 @@ TEST(QweightConfigs, KeysThatMustBeThere) {
         }
     for (const char* text : kConfigs) {
         Json config = Json::parse(text);
-        for (const char* key : {"sym", "desc_act", "dynamic", "checkpoint_format", "format",
-                                "zero_point", "version", "pack_dtype", "packing_format",
-                                "extra_config", "data_type", "act_bits", "is_marlin_format"})
+        for (const char* key :
+             {"sym", "desc_act", "dynamic", "checkpoint_format", "format", "zero_point", "version",
+              "pack_dtype", "packing_format", "extra_config", "data_type", "act_bits"})
             config.erase(key);
         config["unknown"] = {{"nested", Json::array({1, "x"})}};
         EXPECT_NO_THROW(make(config));
@@ -175,8 +175,14 @@ TEST(QweightConfigs, MarlinUnderOtherNames) {
     for (const char* text :
          {R"({"quant_method":"gptq","bits":4,"group_size":128,"checkpoint_format":"marlin"})",
           R"({"quant_method":"gptq","bits":4,"group_size":-1,"is_marlin_format":true})",
-          R"({"quant_method":"awq","w_bit":4,"q_group_size":128,"version":"marlin"})"})
-        EXPECT_STREQ(make(Json::parse(text))->name(), "marlin");
+          R"({"quant_method":"awq","w_bit":4,"q_group_size":128,"version":"Marlin"})"}) {
+        EXPECT_TRUE(marlin_format().claims(Json::parse(text))) << text;
+        EXPECT_STREQ(marlin_format().from_config(Json::parse(text), "f")->name(), "marlin");
+    }
+    for (const char* text : {R"({"quant_method":"gptq","checkpoint_format":"gptq"})",
+                             R"({"quant_method":7,"checkpoint_format":"marlin"})",
+                             R"({"quant_method":"awq","checkpoint_format":"marlin"})", "{}"})
+        EXPECT_FALSE(marlin_format().claims(Json::parse(text))) << text;
 }
 
 TEST(QweightConfigs, RegistryListsThem) {
