@@ -167,10 +167,11 @@ void Engine::load(const EngineOptions& options) {
     report_.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
-    const Isa best = cpu_.has(Isa::kAvx512Bf16) ? Isa::kAvx512Bf16
-                     : cpu_.has(Isa::kAvx512)   ? Isa::kAvx512
-                     : cpu_.has(Isa::kAvx2)     ? Isa::kAvx2
-                                                : Isa::kGeneric;
+    const Isa best = cpu_.has(Isa::kAvx512Bf16)   ? Isa::kAvx512Bf16
+                     : cpu_.has(Isa::kAvx512Vnni) ? Isa::kAvx512Vnni
+                     : cpu_.has(Isa::kAvx512)     ? Isa::kAvx512
+                     : cpu_.has(Isa::kAvx2)       ? Isa::kAvx2
+                                                  : Isa::kGeneric;
     description_ = fmt::format(
         "{} activations, {}, {} thread{} per rank, {}{}",
         builder->kernels().empty() ? options.activations : rules_in_use(builder->kernels()),
