@@ -64,7 +64,7 @@ struct EncodingBytes {
 
 struct ModelSummary {
     std::string path, architecture, model_type;
-    bool supported = false;  ///< architecture, format and every tensor
+    bool supported = false;          ///< architecture, format and every tensor
     std::string unsupported_reason;  ///< why `run` would refuse
     std::string quantization;        ///< "none", or quant_method
     int64_t parameters = 0, layers = 0, hidden_size = 0, vocab_size = 0;
@@ -137,7 +137,7 @@ class Engine {
 
     int rank() const;
     int size() const;
-    const ModelSummary& model() const;  ///< what inspect() says without weights
+    const ModelSummary& model() const;      ///< what inspect() says without weights
     const LoadReport& load_report() const;  ///< rank 0
     /// One line: activations, ISA, threads, layout ("bf16 activations, avx512, 2 threads, ...").
     const std::string& description() const;
