@@ -66,10 +66,6 @@ class PlainCodec final : public Codec {
 class UnquantizedConfig final : public QuantizationConfig {
   public:
     const char* name() const override { return "none"; }
-    std::vector<Activations> supported_activations() const override {
-        return {Activations::kAuto, Activations::kF32, Activations::kBF16, Activations::kInt8};
-    }
-    CpuFeatures minimum_capability() const override { return {}; }
     std::optional<StoredMatrix> describe(const MatrixSource& source,
                                          const TensorLookup& tensors) const override {
         return describe_plain(source, tensors);

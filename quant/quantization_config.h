@@ -20,9 +20,11 @@ class QuantizationConfig {
 
     /// "none", or the checkpoint's quant_method.
     virtual const char* name() const = 0;
-    virtual std::vector<Activations> supported_activations() const = 0;
+    virtual std::vector<Activations> supported_activations() const {
+        return {Activations::kAuto, Activations::kF32, Activations::kBF16, Activations::kInt8};
+    }
     /// CPU features without which nothing of this format runs.
-    virtual CpuFeatures minimum_capability() const = 0;
+    virtual CpuFeatures minimum_capability() const { return {}; }
 
     /// The tensors that keep the matrix, or nullopt where the checkpoint has none of the names that
     /// this format would use for it. Throws kBadContent for wrong shapes, kUnsupported for types.

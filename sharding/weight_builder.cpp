@@ -78,6 +78,12 @@ quant::MatrixSource stacked(std::string stem, int64_t n, int64_t k, int64_t stor
 WeightBuilder::WeightBuilder(const BuildContext& context, RankGrid grid)
     : context_(context), plan_(grid), generic_(std::make_shared<KernelLinearMethod>()) {
     items_.imagined = context.imagined.has_value();
+    const CpuFeatures needed = context.format.minimum_capability();
+    if (!((context.cpu & needed) == needed))
+        throw Error(ErrorCode::kUnsupported,
+                    std::string("this CPU cannot run ") + context.format.name() + " checkpoints")
+            .expected(needed.to_string())
+            .found(context.cpu.to_string());
 }
 
 quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource>& alternatives,

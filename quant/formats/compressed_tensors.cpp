@@ -56,10 +56,6 @@ class CompressedTensorsConfig final : public QuantizationConfig {
         : schemes_(config, file) {}
 
     const char* name() const override { return "compressed-tensors"; }
-    std::vector<Activations> supported_activations() const override {
-        return {Activations::kAuto, Activations::kF32, Activations::kBF16, Activations::kInt8};
-    }
-    CpuFeatures minimum_capability() const override { return {}; }
 
     std::optional<StoredMatrix> describe(const MatrixSource& source,
                                          const TensorLookup& tensors) const override {

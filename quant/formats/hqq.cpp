@@ -240,10 +240,6 @@ class HqqConfig final : public QuantizationConfig {
     }
 
     const char* name() const override { return "hqq"; }
-    std::vector<Activations> supported_activations() const override {
-        return {Activations::kAuto, Activations::kF32, Activations::kBF16, Activations::kInt8};
-    }
-    CpuFeatures minimum_capability() const override { return {}; }
 
     /// Presence of W_q decides; skip_modules only informs.
     std::optional<StoredMatrix> describe(const MatrixSource& source,

@@ -143,10 +143,6 @@ class MarlinConfig final : public QuantizationConfig {
     explicit MarlinConfig(int64_t group) : group_(group > 0 ? group : 0) {}
 
     const char* name() const override { return "marlin"; }
-    std::vector<Activations> supported_activations() const override {
-        return {Activations::kAuto, Activations::kF32, Activations::kBF16, Activations::kInt8};
-    }
-    CpuFeatures minimum_capability() const override { return {}; }
 
     std::optional<StoredMatrix> describe(const MatrixSource& source,
                                          const TensorLookup& tensors) const override {

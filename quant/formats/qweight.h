@@ -26,10 +26,6 @@ struct QweightRule {
 /// only how.
 class QweightConfig : public QuantizationConfig {
   public:
-    std::vector<Activations> supported_activations() const override {
-        return {Activations::kAuto, Activations::kF32, Activations::kBF16, Activations::kInt8};
-    }
-    CpuFeatures minimum_capability() const override { return {}; }
     std::optional<StoredMatrix> describe(const MatrixSource& source,
                                          const TensorLookup& tensors) const override;
     StoredMatrix imagine(const MatrixSource& source, const Encoding& encoding) const override {

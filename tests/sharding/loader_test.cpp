@@ -221,8 +221,8 @@ class IndexedConfig final : public quant::QuantizationConfig {
   public:
     explicit IndexedConfig(std::string indexer) : indexer_(std::move(indexer)) {}
     const char* name() const override { return "indexed"; }
-    std::vector<quant::Activations> supported_activations() const override { return {}; }
-    CpuFeatures minimum_capability() const override { return {}; }
+    CpuFeatures minimum_capability() const override { return needed; }
+    CpuFeatures needed;
     std::optional<quant::StoredMatrix> describe(const quant::MatrixSource& s,
                                                 const quant::TensorLookup& t) const override {
         auto m = quant::describe_plain(s, t);
@@ -245,6 +245,33 @@ class OutsideIndexer final : public ShardIndexer {
         return {{{1u << 30, 10}}, 10, 0, 0};
     }
 };
+
+TEST(Loader, FormatsThatTheCpuCannotRunAreRefusedBeforeAnythingIsBuilt) {
+    const auto checkpoint = Checkpoint::none();
+    IndexedConfig format("");
+    format.needed.mask |= 1u << static_cast<int>(Isa::kAvx512Bf16);
+    Rig rig;
+    const auto build = [&](CpuFeatures cpu) {
+        WeightBuilder({*checkpoint,
+                       format,
+                       rig.kernels,
+                       cpu,
+                       quant::Activations::kF32,
+                       false,
+                       0,
+                       rig.store,
+                       {}},
+                      {1, 1, 1});
+    };
+    EXPECT_NO_THROW(build({~0u}));
+    try {
+        build({1});
+        FAIL() << "was not refused";
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
+        EXPECT_NE(std::string(e.what()).find("avx512bf16"), std::string::npos) << e.what();
+    }
+}
 
 TEST(Loader, IndexersPlugIn) {
     std::mt19937 random(6);
