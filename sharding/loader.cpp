@@ -1,6 +1,7 @@
 #include "sharding/loader.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include <spdlog/fmt/fmt.h>
@@ -51,6 +52,32 @@ uint64_t needed_bytes(const MatrixItem& m, Interval rows, uint64_t* stripe) {
                                              (read.bytes - rect.cols.size() * p.element_bytes));
     }
     return total;
+}
+
+/// A scale or zero that is no number would spread over every token: refused where it is read.
+/// `row`: of the matrix, the tile's first.
+void check_factors(const Checkpoint& checkpoint, const MatrixItem& m, int64_t row,
+                   const quant::CodeTile& tile) {
+    if (!m.packed->layout.groups) return;
+    for (const bool scale : {true, false}) {
+        const float* factors = scale ? tile.scales : tile.zeros;
+        for (int64_t r = 0; factors && r < tile.rows; ++r)
+            for (const quant::Run& run : m.packed->layout.groups->runs) {
+                const float v = factors[r * tile.factor_stride + run.group - tile.first_group];
+                if (std::isfinite(v)) continue;
+                const auto role = scale ? quant::PieceRole::kScales : quant::PieceRole::kZeros;
+                const auto piece =
+                    std::find_if(m.stored.pieces.begin(), m.stored.pieces.end(),
+                                 [&](const quant::StoredPiece& p) { return p.role == role; });
+                CONCLAVE_CHECK(piece != m.stored.pieces.end());
+                const StoredTensor& t = stored(checkpoint, piece->tensor);
+                throw Error(ErrorCode::kBadContent, scale ? "a scale is not a finite number"
+                                                          : "a zero point is not a finite number")
+                    .file(checkpoint.files()[t.file].path)
+                    .tensor(piece->tensor)
+                    .found(fmt::format("{} for row {}, group {}", v, row + r, run.group));
+            }
+    }
 }
 
 class Loader {
@@ -168,6 +195,7 @@ class Loader {
             const quant::CodeTile tile =
                 codec.decode(m.stored, {rows.begin + part.begin, rows.begin + part.end}, m.cols,
                              staged, staging + at[pieces]);
+            check_factors(checkpoint_, m, rows.begin + part.begin, tile);
             sink_.put(m, *t.piece, {t.rows.begin + part.begin, t.rows.begin + part.end}, tile);
         }
         ledger_.mark(t.parameter, rows);

@@ -150,10 +150,43 @@ class Quantized(Case):
         def lost_scales(t):
             del t[stem + "scales"]
 
+        def infinite_scale(t):
+            dtype, shape, data = t[stem + "scales"]
+            self.assertEqual(dtype, "F16")
+            t[stem + "scales"] = (dtype, shape, data[:20] + b"\x00\x7c" + data[22:])
+
+        def strange_zero(t):
+            dtype, shape, data = t[stem + "zero"]
+            self.assertEqual(dtype, "BF16")
+            t[stem + "zero"] = (dtype, shape, data[:-2] + b"\xc0\x7f")
+
+        self.assertIn("inf for row 10", damage(stem + "scales", "gptq-4bit-g64-actorder", infinite_scale))
+        self.assertIn("nan for row", damage(stem + "zero", "hqq-4bit-g64", strange_zero))
         damage(stem + "scales", "gptq-4bit-g64-actorder", wrong_scales)
         self.assertIn("99", damage(stem + "g_idx", "gptq-4bit-g64-actorder", group_out_of_range))
         self.assertIn("-1", damage(stem + "g_idx", "gptq-4bit-g64-actorder", negative_group))
         damage(stem + "scales", "gptq-4bit-g64-actorder", lost_scales)
+
+    def test_parts_of_one_layer_may_be_stored_differently(self):
+        """Float weights beside quantized ones, inside one fused layer and among experts."""
+        plain = os.path.join(self.scratch.name, "plain")
+        self.succeeds("dequantize", fixture("gptq-4bit-g64-actorder"), "--out", plain)
+        floats = checkpoint.read_tensors(os.path.join(plain, "model.safetensors"))
+        copy = checkpoint.Copy(fixture("gptq-4bit-g64-actorder"), self.scratch.name, "mixed")
+
+        def mix(tensors):
+            for stem in ("model.layers.0.self_attn.k_proj", "model.layers.0.mlp.experts.1.up_proj",
+                         "model.layers.1.mlp.experts.4.gate_proj", "model.layers.1.mlp.experts.4.down_proj"):
+                for name in [n for n in tensors if n.startswith(stem + ".")]:
+                    del tensors[name]
+                tensors[stem + ".weight"] = floats[stem + ".weight"]
+
+        copy.tensors(mix)
+        for ranks in "1", "3":
+            out, _ = self.succeeds("verify", str(copy), "--reference", copy.file("expected.safetensors"),
+                                   "--activations", "f32", "--local-ranks", ranks)
+            self.assertTrue(out.endswith("pass\n"))
+            self.succeeds("run", str(copy), "--prompt-ids", "1,2,3", "-n", "4", "--local-ranks", ranks)
 
     def test_dummy_weights_of_integer_encodings(self):
         shape = os.path.join(SOURCE, "tests", "fixtures", "qwen3moe-odd")
