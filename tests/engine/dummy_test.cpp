@@ -62,7 +62,7 @@ TEST(Dummy, TypesAndRefusals) {
     EXPECT_GT(bytes[1], bytes[0] * 19 / 10);
     options.dummy_dtype = "int4-g24";  // a group that divides nothing
     with_engine(1, options, [&](Engine& engine) {
-        EXPECT_LT(engine.stats().resident_weight_bytes, bytes[0] / 2);
+        EXPECT_LT(engine.stats().resident_weight_bytes, bytes[0] * 3 / 4);  // embeddings stay bf16
         EXPECT_EQ(generate(engine, {1, 2, 3}, 4).size(), 4u);
     });
     for (const char* unknown : {"int1", "int9", "int4-", "int4-g0", "int4-g", "int4-g8x", "u4"}) {
