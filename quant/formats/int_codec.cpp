@@ -25,10 +25,6 @@ Interval stored_rows(const MatrixSource& s, Interval n) {
 
 int64_t all_rows(const MatrixSource& s) { return std::max<int64_t>(s.lead_count, 1) * s.stored_n; }
 
-/// Bytes from one decoded row to the next: an odd number of cache lines, so that a column of codes
-/// spreads over the sets of the cache.
-int64_t row_stride(int64_t columns) { return (ceil_div(columns, 64) | 1) * 64; }
-
 /// Byte j of row i becomes byte i of row j.
 void transpose8(uint64_t* r) {
     for (int i = 0; i < 4; ++i) {
@@ -72,8 +68,8 @@ class IntCodec final : public Codec {
 
     size_t scratch_bytes(const StoredMatrix& m, Interval n, Interval k) const override {
         const int64_t factors = m.encoding.zero == FactorType::kNone ? 1 : 2;
-        return static_cast<size_t>(n.size() *
-                                   (row_stride(k.size()) + factors * groups_of(m, k).size() * 4));
+        return static_cast<size_t>(
+            n.size() * (decoded_row_bytes(k.size()) + factors * groups_of(m, k).size() * 4));
     }
 
     CodeTile decode(const StoredMatrix& m, Interval n, Interval k,
@@ -81,7 +77,7 @@ class IntCodec final : public Codec {
         const Interval rows = stored_rows(m.source, n), groups = groups_of(m, k);
         CodeTile tile;
         tile.rows = n.size(), tile.cols = k.size();
-        tile.row_bytes = row_stride(k.size());
+        tile.row_bytes = decoded_row_bytes(k.size());
         tile.codes = scratch;
         tile.first_group = groups.begin, tile.factor_stride = groups.size();
         if (s_.bytes)

@@ -7,6 +7,7 @@
 
 #include "quant/dummy.h"
 #include "quant/formats/formats.h"
+#include "quant/formats/module_rules.h"
 #include "quant/formats/tensors.h"
 #include "runtime/base/error.h"
 #include "runtime/base/json.h"
@@ -83,7 +84,7 @@ class MarlinCodec final : public Codec {
     CodeTile decode(const StoredMatrix& m, Interval n, Interval k,
                     std::span<const StagedRect> staged, std::byte* scratch) const override {
         CodeTile tile;
-        tile.rows = n.size(), tile.cols = k.size(), tile.row_bytes = row_stride(k);
+        tile.rows = n.size(), tile.cols = k.size(), tile.row_bytes = decoded_row_bytes(k.size());
         if (n.empty() || k.empty()) return tile;
         decode_codes(m, n, k, staged[0], scratch);
         tile.codes = scratch;
@@ -104,10 +105,9 @@ class MarlinCodec final : public Codec {
     }
 
   private:
-    /// Bytes from one decoded row to the next: an odd number of cache lines, so that a column of
-    /// codes spreads over the sets of the cache.
-    static int64_t row_stride(Interval k) { return (ceil_div(k.size(), 64) | 1) * 64; }
-    static int64_t codes_bytes(Interval n, Interval k) { return n.size() * row_stride(k); }
+    static int64_t codes_bytes(Interval n, Interval k) {
+        return n.size() * decoded_row_bytes(k.size());
+    }
 
     static Interval groups(const StoredMatrix& m, Interval k) {
         const int64_t width = m.encoding.group;
@@ -121,7 +121,7 @@ class MarlinCodec final : public Codec {
             const int64_t first = std::max(k.begin, r * kTileColumns);
             const int64_t last = std::min(k.end, (r + 1) * kTileColumns);
             std::byte* codes = out + (first - k.begin);
-            for (int64_t row = n.begin; row < n.end; ++row, codes += row_stride(k)) {
+            for (int64_t row = n.begin; row < n.end; ++row, codes += decoded_row_bytes(k.size())) {
                 const int64_t at = m.source.row_offset + row;
                 const std::byte* tile =
                     stored + (at / kTileRows * kTileWords - s.rect.cols.begin) * 4;
@@ -140,7 +140,7 @@ class MarlinCodec final : public Codec {
 
 class MarlinConfig final : public QuantizationConfig {
   public:
-    explicit MarlinConfig(int64_t group) : group_(group > 0 ? group : 0) {}
+    explicit MarlinConfig(int64_t group) : group_(group) {}
 
     const char* name() const override { return "marlin"; }
 
@@ -201,18 +201,8 @@ class MarlinConfig final : public QuantizationConfig {
     int64_t group_;  ///< columns; 0: a whole row
 };
 
-int64_t group_size(const Json& config, const std::string& file) {
-    const char* key = find_json(config, "group_size", file) ? "group_size" : "q_group_size";
-    const int64_t group = get_int_or(config, key, -1, -1, int64_t{1} << 31, file);
-    if (group == 0)
-        throw Error(ErrorCode::kBadContent, std::string("'") + key + "' cannot be 0")
-            .file(file)
-            .expected("-1 or more than 0");
-    return group;
-}
-
 std::unique_ptr<QuantizationConfig> marlin_config(const Json& config, const std::string& file) {
-    const int64_t group = group_size(config, file);
+    const int64_t group = read_group(config, 0, file);
     const char* key = find_json(config, "bits", file) ? "bits" : "w_bit";
     const int64_t bits = get_int_or(config, key, 4, 1, 64, file);
     if (bits != 4)

@@ -33,6 +33,10 @@ void add_companions(StoredMatrix& matrix, const TensorLookup& tensors, const std
 float read_factor(FactorType type, const std::byte* from);  ///< kF32, kF16, kBF16; any alignment
 void write_factor(FactorType type, float value, std::byte* to);
 
+/// Bytes from one decoded row of `columns` codes to the next: an odd number of cache lines, so that
+/// a column of codes spreads over the sets of the cache.
+constexpr int64_t decoded_row_bytes(int64_t columns) { return (ceil_div(columns, 64) | 1) * 64; }
+
 /// A generated weight's scale: random codes of `bits` bits then have variance 1 / k, so that
 /// products with inputs of unit variance sum to unit variance.
 float generated_scale(int bits, int64_t k);

@@ -181,7 +181,7 @@ DequantizeReport dequantize(const EngineOptions& options, const DequantizeOption
         throw;
     }
     report.files = writer->files();
-    report.tensors = static_cast<int64_t>(tensors_of(*builder).size());
+    report.tensors = writer->tensors();
     report.bytes = writer->bytes();
     report.seconds = seconds();
     return report;

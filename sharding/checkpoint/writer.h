@@ -37,6 +37,7 @@ class CheckpointWriter {
 
     int element_bytes() const { return stored_type_bits(type_) / 8; }
     uint64_t bytes() const { return bytes_; }  ///< of all tensors
+    int64_t tensors() const { return static_cast<int64_t>(places_.size()); }
     const std::vector<std::string>& files() const { return names_; }
 
   private:
