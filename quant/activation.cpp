@@ -5,15 +5,14 @@
 #include "runtime/base/interval.h"
 
 namespace conclave::quant {
-namespace {
 
-/// The part of a layout that the form of an input depends on; null: none.
-const Grouping* input_groups(XType type, const MatrixLayout& layout) {
-    const Grouping* g = layout.groups.get();
-    return g && (type == XType::kI8 || !g->order.empty()) ? g : nullptr;
+bool PreparedInput::Key::same_as(const Key& other) const {
+    if (rule != other.rule || type != other.type || column_scale != other.column_scale)
+        return false;
+    if (groups == other.groups) return true;
+    if (!groups || !other.groups) return false;
+    return type == XType::kI8Row ? *groups == *other.groups : groups->same_input(*other.groups);
 }
-
-}  // namespace
 
 PreparedInput::PreparedInput(const float* x, int64_t stride, int64_t rows, int64_t k,
                              const VectorOps& ops, Executor& executor, Workspace& workspace)
@@ -21,71 +20,112 @@ PreparedInput::PreparedInput(const float* x, int64_t stride, int64_t rows, int64
       stride_(stride),
       rows_(rows),
       k_(k),
+      span_{{0, k}, k},
       ops_(ops),
       executor_(executor),
       workspace_(workspace) {}
 
-const void* const* PreparedInput::form(ActivationRule rule, XType type,
-                                       const MatrixLayout& layout) {
-    const Grouping* groups = input_groups(type, layout);
+PreparedInput::Key PreparedInput::key_of(const ActivationRule& rule, XType type,
+                                         const MatrixLayout& layout) {
+    const Grouping* g = layout.groups.get();
+    const bool int8 = type == XType::kI8 || type == XType::kI8Row;
+    return {rule, type, g && (int8 || !g->order.empty()) ? g : nullptr, layout.column_scale.get()};
+}
+
+const PreparedInput::Form* PreparedInput::find(const Key& key) const {
     for (const Form& f : forms_)
-        if (f.rule == rule && f.type == type &&
-            (f.groups == groups || (f.groups && groups && f.groups->same_input(*groups))))
-            return f.rows;
+        if (f.key.same_as(key)) return &f;
+    return nullptr;
+}
+
+const void* const* PreparedInput::form(const ActivationRule& rule, XType type,
+                                       const MatrixLayout& layout) {
+    const Key key = key_of(rule, type, layout);
+    if (const Form* known = find(key)) return known->rows;
     const void** rows = workspace_.allocate<const void*>(rows_);
-    const int64_t bytes = row_bytes(rule, type, groups);
+    const int64_t bytes = row_bytes(key);
     std::byte* data = workspace_.allocate<std::byte>(rows_ * bytes);
     for (int64_t r = 0; r < rows_; ++r)
-        rows[r] = bytes > 0 ? static_cast<const void*>(data + r * bytes) : x_ + r * stride_;
+        rows[r] = bytes > 0 ? static_cast<const void*>(data + r * bytes) : row(r);
     if (bytes > 0)
-        executor_.parallel_for(
-            rows_, [&](int64_t r) { write_row(rule, type, groups, r, data + r * bytes); });
-    forms_.push_back({rule, type, groups, rows});
+        executor_.parallel_for(rows_, [&](int64_t r) { write_row(key, r, data + r * bytes); });
+    forms_.push_back({key, rows});
     return rows;
 }
 
-std::vector<const void*> PreparedInput::form(ActivationRule rule, XType type,
+std::vector<const void*> PreparedInput::form(const ActivationRule& rule, XType type,
                                              const MatrixLayout& layout,
                                              std::span<const int32_t> rows) {
     std::vector<const void*> out(rows.size());
-    const Grouping* groups = input_groups(type, layout);
-    if (!groups || groups->order.empty()) {
+    const Key key = key_of(rule, type, layout);
+    const bool own = (key.groups && !key.groups->order.empty()) || key.column_scale ||
+                     rule.scale_rule == ScaleRule::kStatic || rule.scale != 0;
+    if (!own) {
         const void* const* all = form(rule, type, layout);
         for (size_t i = 0; i < rows.size(); ++i) out[i] = all[rows[i]];
         return out;
     }
-    const int64_t bytes = row_bytes(rule, type, groups);
+    const int64_t bytes = row_bytes(key);
     std::byte* data = workspace_.allocate<std::byte>(static_cast<int64_t>(rows.size()) * bytes);
     for (size_t i = 0; i < rows.size(); ++i) out[i] = data + static_cast<int64_t>(i) * bytes;
     executor_.parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t i) {
-        write_row(rule, type, groups, rows[static_cast<size_t>(i)], data + i * bytes);
+        write_row(key, rows[static_cast<size_t>(i)], data + i * bytes);
     });
     return out;
 }
 
-int64_t PreparedInput::row_bytes(ActivationRule rule, XType type, const Grouping* groups) const {
-    if (type == XType::kI8) return int8_row_bytes(*groups);
-    if (type == XType::kBF16) return round_up(k_ * 2, 64);
-    return rule == ActivationRule::kNone && !groups ? 0 : round_up(k_ * 4, 64);
+int64_t PreparedInput::row_bytes(const Key& key) const {
+    if (key.type == XType::kI8) return int8_row_bytes(*key.groups);
+    if (key.type == XType::kI8Row) return int8_whole_row_bytes(*key.groups);
+    if (key.type == XType::kBF16) return round_up(k_ * 2, 64);
+    const bool as_it_is = key.rule == kF32Input && !key.groups && !key.column_scale;
+    return as_it_is ? 0 : round_up(k_ * 4, 64);
 }
 
-void PreparedInput::write_row(ActivationRule rule, XType type, const Grouping* groups, int64_t row,
-                              std::byte* out) const {
-    const float* x = x_ + row * stride_;
-    if (type == XType::kI8) return write_int8(*groups, x, out);
-    if (type == XType::kBF16) {
-        CONCLAVE_CHECK(!groups);
+const float* PreparedInput::statistics(const ActivationRule& rule, const float* x, int64_t row,
+                                       std::vector<float>& own) const {
+    if (!rule.dynamic()) return nullptr;
+    if (statistics_) return statistics_ + row * statistics_per_row_;
+    own.resize(static_cast<size_t>(statistics_per_row(rule, span_.width)));
+    row_statistics(rule, x, span_, ops_, own.data());
+    return own.data();
+}
+
+void PreparedInput::write_row(const Key& key, int64_t r, std::byte* out) const {
+    const float* x = row(r);
+    std::vector<float> scaled, own;
+    if (key.column_scale) {
+        scaled.assign(x, x + k_);
+        for (size_t c = 0; c < scaled.size(); ++c) scaled[c] *= (*key.column_scale)[c];
+        x = scaled.data();
+    }
+    if (key.type == XType::kI8) return write_int8(*key.groups, x, out);
+    if (key.type == XType::kI8Row)
+        return quantize_int8_row(key.rule, x, span_, statistics(key.rule, x, r, own), *key.groups,
+                                 ops_, out);
+    if (key.type == XType::kBF16) {
+        CONCLAVE_CHECK(!key.groups);
         uint16_t* codes = reinterpret_cast<uint16_t*>(out);
         ops_.to_bf16(x, k_, codes);
         if (k_ % 2) codes[k_] = 0;
         return;
     }
     float* to = reinterpret_cast<float*>(out);
-    if (groups) {
-        for (int64_t c = 0; c < k_; ++c) to[c] = x[groups->order[static_cast<size_t>(c)]];
-        x = to;
-    }
-    if (rule == ActivationRule::kBF16) ops_.round_bf16(x, k_, to);
+    if (!key.groups) return write_f32(key, x, r, to);
+    std::vector<float> rounded(static_cast<size_t>(k_));
+    write_f32(key, x, r, rounded.data());
+    for (int64_t c = 0; c < k_; ++c)
+        to[c] = rounded[static_cast<size_t>(key.groups->order[static_cast<size_t>(c)])];
+}
+
+void PreparedInput::write_f32(const Key& key, const float* x, int64_t row, float* out) const {
+    std::vector<float> own;
+    if (key.rule == kF32Input)
+        std::memcpy(out, x, static_cast<size_t>(k_) * sizeof(float));
+    else if (key.rule == kBF16Input)
+        ops_.round_bf16(x, k_, out);
+    else
+        quantize_row(key.rule, x, span_, statistics(key.rule, x, row, own), ops_, out);
 }
 
 void PreparedInput::write_int8(const Grouping& groups, const float* x, std::byte* out) const {

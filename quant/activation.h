@@ -6,6 +6,7 @@
 
 #include "quant/encoding.h"
 #include "quant/kernels/vector_ops/op.h"
+#include "quant/quantize_row.h"
 #include "runtime/base/executor.h"
 #include "runtime/base/workspace.h"
 
@@ -18,38 +19,64 @@ class PreparedInput {
     PreparedInput(const float* x, int64_t stride, int64_t rows, int64_t k, const VectorOps& ops,
                   Executor& executor, Workspace& workspace);
 
+    /// Says which columns of longer rows these are, for rules whose groups run over whole rows.
+    void place(const RowSpan& span) { span_ = span; }
+    /// Statistics of the whole rows (quantize_row.h), where other ranks hold columns, too: those of
+    /// row r at statistics + r * per_row, for whatever rule the row is prepared under. They must
+    /// stay meanwhile.
+    void set_statistics(const float* statistics, int64_t per_row) {
+        statistics_ = statistics, statistics_per_row_ = per_row;
+    }
+
     int64_t rows() const { return rows_; }
     int64_t k() const { return k_; }
     const float* f32() const { return x_; }
+    const float* row(int64_t r) const { return x_ + r * stride_; }
     int64_t stride() const { return stride_; }
+    const RowSpan& span() const { return span_; }
 
     /// rows() pointers, as GemmCall::x wants them for a matrix of this layout. From the thread that
     /// drives the rank only.
-    const void* const* form(ActivationRule rule, XType type, const MatrixLayout& layout);
-    /// The same for some of the rows, which are not kept for later calls where columns are
-    /// permuted: experts that each have an order of their own would fill the workspace with rows
-    /// they do not use.
-    std::vector<const void*> form(ActivationRule rule, XType type, const MatrixLayout& layout,
-                                  std::span<const int32_t> rows);
+    const void* const* form(const ActivationRule& rule, XType type, const MatrixLayout& layout);
+    /// The same for some of the rows. They are not kept for later calls where the form is likely to
+    /// serve this matrix alone (columns in an order of their own, calibrated or column scales):
+    /// experts that each have theirs would fill the workspace with rows they do not use.
+    std::vector<const void*> form(const ActivationRule& rule, XType type,
+                                  const MatrixLayout& layout, std::span<const int32_t> rows);
 
   private:
-    struct Form {
+    /// What a form is a function of.
+    struct Key {
         ActivationRule rule;
-        XType type;
-        const Grouping* groups;  ///< null where they make no difference
+        XType type = XType::kF32;
+        const Grouping* groups = nullptr;  ///< null where they make no difference
+        const std::vector<float>* column_scale = nullptr;
+
+        bool same_as(const Key& other) const;
+    };
+    struct Form {
+        Key key;
         const void* const* rows;
     };
+    static Key key_of(const ActivationRule& rule, XType type, const MatrixLayout& layout);
+    const Form* find(const Key& key) const;
     /// Bytes of a written row; 0 where x itself serves.
-    int64_t row_bytes(ActivationRule rule, XType type, const Grouping* groups) const;
-    void write_row(ActivationRule rule, XType type, const Grouping* groups, int64_t row,
-                   std::byte* out) const;
+    int64_t row_bytes(const Key& key) const;
+    void write_row(const Key& key, int64_t row, std::byte* out) const;
+    void write_f32(const Key& key, const float* x, int64_t row, float* out) const;
     void write_int8(const Grouping& groups, const float* x, std::byte* out) const;
+    /// Of row `row` for a dynamic rule: what was set, else made in `own`.
+    const float* statistics(const ActivationRule& rule, const float* x, int64_t row,
+                            std::vector<float>& own) const;
 
     const float* x_;
     int64_t stride_, rows_, k_;
+    RowSpan span_;
     const VectorOps& ops_;
     Executor& executor_;
     Workspace& workspace_;
+    const float* statistics_ = nullptr;
+    int64_t statistics_per_row_ = 0;
     std::vector<Form> forms_;
 };
 

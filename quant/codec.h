@@ -28,6 +28,13 @@ class TensorLookup {
     /// All of a small tensor (group indices, shapes). Throws kBadContent where it is absent or has
     /// more than `max_bytes`.
     virtual std::vector<std::byte> read(const std::string& name, uint64_t max_bytes) const = 0;
+    /// What a file's own description says under `key` (safetensors: __metadata__).
+    virtual std::optional<std::string> metadata(const std::string& /*key*/) const {
+        return std::nullopt;
+    }
+    /// False where only shapes and names matter, as for matrices of other ranks: formats then need
+    /// not read the values of small tensors (see read_scalar).
+    virtual bool values() const { return true; }
 };
 
 /// Where the model says that a logical matrix lies; how it is stored there is the format's matter.
@@ -59,6 +66,11 @@ struct StoredMatrix {
     Encoding encoding;
     std::shared_ptr<const Codec> codec;
     std::vector<StoredPiece> pieces;
+    GlobalScale global = {};  ///< where encoding.scale is kE4M3
+    /// One per column of the whole matrix: see MatrixLayout.
+    std::shared_ptr<const std::vector<float>> column_scale = {};
+    /// How the format quantizes the matrix's input; nothing: it does not.
+    std::optional<ActivationRule> activation = {};
     /// Act-order: the group of each of the k columns. Null: as encoding.group says.
     std::shared_ptr<const std::vector<int32_t>> group_of;
     /// Tensors that belong to the matrix and are not loaded: shapes, group indices, zeros that a
@@ -66,7 +78,7 @@ struct StoredMatrix {
     std::vector<std::string> companions;
 };
 
-/// The groups of columns `k` of a matrix; null for float codes.
+/// The groups of columns `k` of a matrix; null unless its codes are scaled.
 std::shared_ptr<const Grouping> local_grouping(const StoredMatrix& matrix, Interval k);
 
 /// Elements of a stored piece seen as 2-D.

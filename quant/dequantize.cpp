@@ -1,5 +1,6 @@
 #include "quant/dequantize.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "runtime/base/half.h"
@@ -19,26 +20,61 @@ void widen(CodeType code, const std::byte* from, int64_t n, float* out) {
     }
 }
 
+/// What a code stands for before scaling, as a table of all 256 (16) codes.
+std::array<float, 256> code_values(const Encoding& e) {
+    std::array<float, 256> values{};
+    for (int c = 0; c < 256; ++c) {
+        const int exponent = c >> 3 & 15, mantissa = c & 7;
+        float v = static_cast<float>(c);
+        if (e.code == CodeType::kT4) v = e.levels->levels[static_cast<size_t>(c & 15)];
+        if (e.code == CodeType::kE4M3 || e.code == CodeType::kE4M3N) {
+            const bool subnormal = e.code == CodeType::kE4M3 && exponent == 0;
+            v = subnormal ? std::ldexp(static_cast<float>(mantissa), -9)
+                          : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+            if (e.code == CodeType::kE4M3 && (c & 127) == 127) v = std::nanf("");
+            if (c & 128) v = -v;
+        }
+        values[static_cast<size_t>(c)] = v;
+    }
+    return values;
+}
+
 }  // namespace
 
-void dequantize_row(const CodeTile& tile, const MatrixLayout& layout, int64_t row, float* out) {
+RowDecoder::RowDecoder(const MatrixLayout& layout) : layout_(layout) {
+    if (is_scaled(layout.encoding.code)) values_ = code_values(layout.encoding);
+}
+
+void RowDecoder::decode(const CodeTile& tile, int64_t row, float* out) const {
+    const Encoding& e = layout_.encoding;
     const std::byte* codes = tile.codes + row * tile.row_bytes;
-    if (!is_integer(layout.encoding.code))
-        return widen(layout.encoding.code, codes, tile.cols, out);
-    const Grouping& groups = *layout.groups;
-    const float* scales = tile.scales + row * tile.factor_stride;
-    const float* zeros = tile.zeros ? tile.zeros + row * tile.factor_stride : nullptr;
-    int64_t c = 0;
-    for (const Run& run : groups.runs) {
-        const int64_t g = run.group - tile.first_group;
-        const float scale = scales[g];
-        const float zero = zeros ? zeros[g] : static_cast<float>(layout.encoding.zero_point);
-        for (int64_t end = c + run.columns; c < end; ++c) {
-            const int64_t at = groups.order.empty() ? c : groups.order[static_cast<size_t>(c)];
-            const float value = (static_cast<float>(codes[at]) - zero) * scale;
-            out[at] = value + 0.0f;
+    if (!is_scaled(e.code)) {
+        widen(e.code, codes, tile.cols, out);
+    } else {
+        const bool integer = is_integer(e.code);
+        const float* scales = tile.scales + row * tile.factor_stride;
+        const float* zeros = tile.zeros ? tile.zeros + row * tile.factor_stride : nullptr;
+        const auto& order = layout_.groups->order;
+        int64_t c = 0;
+        for (const Run& run : layout_.groups->runs) {
+            const int64_t g = run.group - tile.first_group;
+            const float scale = layout_.global.of(scales[g]);
+            const float point = !integer                 ? 0
+                                : zeros && !e.zero_added ? zeros[g]
+                                                         : static_cast<float>(e.zero_point);
+            for (int64_t end = c + run.columns; c < end; ++c) {
+                const int64_t at = order.empty() ? c : order[static_cast<size_t>(c)];
+                const float value = values_[static_cast<size_t>(codes[at])];
+                if (!integer)
+                    out[at] = value * scale;
+                else
+                    out[at] = (value - point) * scale + (e.zero_added ? zeros[g] : 0.0f);
+            }
         }
     }
+    if (!layout_.column_scale) return;
+    for (int64_t c = 0; c < tile.cols; ++c)
+        out[c] *= (*layout_.column_scale)[static_cast<size_t>(c)];
 }
 
 }  // namespace conclave::quant

@@ -1,13 +1,25 @@
 // Weights as numbers again.
 #pragma once
+#include <array>
+
 #include "quant/encoding.h"
 #include "quant/kernel.h"
 
 namespace conclave::quant {
 
-/// The numbers of row `row` of a tile, in the order of its columns: out[tile.cols], f32. An integer
-/// code is (q - z) * s, every operand widened exactly and one rounding each; at its zero point it
-/// is +0 whatever the sign of the scale.
-void dequantize_row(const CodeTile& tile, const MatrixLayout& layout, int64_t row, float* out);
+/// Decodes rows of matrices of one layout, which must outlive it.
+class RowDecoder {
+  public:
+    explicit RowDecoder(const MatrixLayout& layout);
+
+    /// The numbers of row `row` of a tile, in the order of its columns: out[tile.cols], f32, as
+    /// Encoding says, times the column's scale. An integer code at its zero point is +0 whatever
+    /// the sign of the scale.
+    void decode(const CodeTile& tile, int64_t row, float* out) const;
+
+  private:
+    const MatrixLayout& layout_;
+    std::array<float, 256> values_{};  ///< of scaled codes, before scaling
+};
 
 }  // namespace conclave::quant

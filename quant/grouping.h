@@ -52,4 +52,11 @@ inline int64_t int8_row_bytes(const Grouping& g) {
     return round_up(int8_scales_at(g) + static_cast<int64_t>(g.blocks.size()) * 8, 64);
 }
 
+/// A row of int8 input with one scale and one zero: `padded` codes in kernel order (the padding
+/// zero), then at int8_scales_at() the scale (f32), the zero (f32, a whole number), and one int32
+/// per run: the sum of its codes. Rows are 64-byte aligned. x = (code - zero) * scale.
+inline int64_t int8_whole_row_bytes(const Grouping& g) {
+    return round_up(int8_scales_at(g) + 8 + static_cast<int64_t>(g.runs.size()) * 4, 64);
+}
+
 }  // namespace conclave::quant

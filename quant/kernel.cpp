@@ -13,13 +13,26 @@ std::vector<std::string> can_implement(const Kernel& kernel, const LinearDescrip
     if (part.layout.encoding.code != kernel.code)
         reasons.push_back(std::string("computes ") + code_name(kernel.code) + " codes, not " +
                           code_name(part.layout.encoding.code));
-    // Rounded to bf16 and held as f32, an input is still exact: f32 kernels serve every rule.
-    const bool fits = part.rule == ActivationRule::kInt8   ? kernel.x == XType::kI8
-                      : part.rule == ActivationRule::kBF16 ? kernel.x != XType::kI8
-                                                           : kernel.x == XType::kF32;
+    // Rounded and held as f32, an input is still exact: f32 kernels serve every rule but the
+    // engine's own int8.
+    const ActivationRule& rule = part.rule;
+    const bool fits = kernel.x == XType::kI8 ? rule == kInt8Input
+                      : kernel.x == XType::kI8Row
+                          ? rule.code == ActivationCode::kInt8 &&
+                                rule.scale_rule != ScaleRule::kBlocks && rule.group == 0
+                      : kernel.x == XType::kBF16 ? rule == kBF16Input
+                                                 : rule != kInt8Input;
     if (!fits)
         reasons.push_back(std::string("reads ") + x_type_name(kernel.x) +
-                          " input, the activation rule is " + activation_rule_name(part.rule));
+                          " input, the activation rule is " + rule.to_string());
+    const Encoding& encoding = part.layout.encoding;
+    const bool float_zeros = encoding.zero != FactorType::kNone && encoding.zero != FactorType::kU8;
+    if (kernel.x == XType::kI8Row && float_zeros)
+        reasons.push_back("its products are integers, the weights have float zeros");
+    const bool int8 = kernel.x == XType::kI8 || kernel.x == XType::kI8Row;
+    if (int8 && encoding.levels && encoding.levels->step == 0)
+        reasons.push_back("its products are integers, the codebook " + encoding.levels->name +
+                          " has no integer form");
     if (linear.deterministic && !kernel.consistent)
         reasons.push_back("its order of summation is not fixed (deterministic mode)");
     return reasons;

@@ -12,7 +12,7 @@
 
 namespace conclave::quant {
 
-/// A horizontal slice of a matrix in model format: `rows` whole rows of `cols` codes. Integer codes
+/// A horizontal slice of a matrix in model format: `rows` whole rows of `cols` codes. Scaled codes
 /// are one byte each, whatever their bits, in the order of the logical columns (not in kernel
 /// order).
 struct CodeTile {
@@ -21,7 +21,7 @@ struct CodeTile {
     int64_t rows = 0;
     int64_t cols = 0;
     /// Scale of row r and stored group g: scales[r * factor_stride + g - first_group], widened
-    /// exactly to f32. Zeros likewise; null where the encoding has zero_point.
+    /// exactly to f32 (without the global scale). Zeros likewise; null where there are none.
     const float* scales = nullptr;
     const float* zeros = nullptr;
     int64_t factor_stride = 0, first_group = 0;
@@ -33,7 +33,8 @@ struct GemmCall {
     int64_t n = 0;                      ///< rows of the packed matrix
     const MatrixLayout* layout = nullptr;
     /// `rows` pointers to layout->k elements of the kernel's XType (kBF16: k rounded up to even,
-    /// the odd one zero; kF32 under a grouping: in kernel order; kI8: see int8_row_bytes()). 4-byte
+    /// the odd one zero; kF32 under a grouping: in kernel order; kI8: see int8_row_bytes(); kI8Row:
+    /// see int8_whole_row_bytes()). 4-byte
     /// aligned; nothing beyond is read.
     const void* const* x = nullptr;
     int64_t rows = 0;

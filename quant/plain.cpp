@@ -70,10 +70,6 @@ class UnquantizedConfig final : public QuantizationConfig {
                                          const TensorLookup& tensors) const override {
         return describe_plain(source, tensors);
     }
-    StoredMatrix imagine(const MatrixSource& source, const Encoding& encoding) const override {
-        return is_integer(encoding.code) ? imagined_int_matrix(source, encoding)
-                                         : plain_matrix(source, encoding.code);
-    }
 };
 
 }  // namespace
@@ -84,12 +80,17 @@ std::shared_ptr<const Codec> plain_codec() {
 }
 
 std::shared_ptr<const Grouping> local_grouping(const StoredMatrix& matrix, Interval k) {
-    if (!is_integer(matrix.encoding.code)) return nullptr;
+    if (!is_scaled(matrix.encoding.code)) return nullptr;
     if (!matrix.group_of)
         return std::make_shared<Grouping>(uniform_grouping(k, matrix.encoding.group));
     return std::make_shared<Grouping>(permuted_grouping(
         std::span(*matrix.group_of)
             .subspan(static_cast<size_t>(k.begin), static_cast<size_t>(k.size()))));
+}
+
+StoredMatrix imagined_matrix(const MatrixSource& source, const Encoding& encoding) {
+    return is_integer(encoding.code) ? imagined_int_matrix(source, encoding)
+                                     : plain_matrix(source, encoding.code);
 }
 
 StoredMatrix plain_matrix(const MatrixSource& source, CodeType code) {

@@ -14,6 +14,15 @@
 
 namespace conclave::quant {
 
+/// A matrix of any encoding whose tensors are in no file.
+StoredMatrix imagined_matrix(const MatrixSource& source, const Encoding& encoding);
+
+/// Weights that are in no file (--load-format dummy), and how their inputs are quantized.
+struct Imagined {
+    Encoding encoding = {};
+    std::optional<ActivationRule> activation = {};
+};
+
 class QuantizationConfig {
   public:
     virtual ~QuantizationConfig() = default;
@@ -32,7 +41,9 @@ class QuantizationConfig {
                                                  const TensorLookup& tensors) const = 0;
 
     /// The matrix as this format would store it in `encoding`, for weights that are in no file.
-    virtual StoredMatrix imagine(const MatrixSource& source, const Encoding& encoding) const = 0;
+    virtual StoredMatrix imagine(const MatrixSource& source, const Encoding& encoding) const {
+        return imagined_matrix(source, encoding);
+    }
 
     /// A method of the format's own for the layer, or null: the generic one.
     virtual std::unique_ptr<LinearMethod> linear_method(const LinearDescriptor&,

@@ -12,7 +12,8 @@ namespace {
 
 class Headers final : public quant::TensorLookup {
   public:
-    explicit Headers(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+    Headers(const Checkpoint& checkpoint, bool values) : checkpoint_(checkpoint), values_(values) {}
+    bool values() const override { return values_; }
     std::optional<quant::TensorHeader> header(const std::string& name) const override {
         const StoredTensor* t = checkpoint_.find(name);
         if (!t) return std::nullopt;
@@ -33,6 +34,7 @@ class Headers final : public quant::TensorLookup {
 
   private:
     const Checkpoint& checkpoint_;
+    const bool values_;
 };
 
 /// '*' stands for any run of characters.
@@ -87,16 +89,18 @@ WeightBuilder::WeightBuilder(const BuildContext& context, RankGrid grid)
 }
 
 quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource>& alternatives,
-                                           bool quantizable) {
+                                           bool quantizable, bool local) {
     if (context_.imagined) {
-        // As in most integer checkpoints, what is not in a layer, and routers, are not quantized.
+        // As in most quantized checkpoints, what is not in a layer, and routers, are not quantized.
         const quant::MatrixSource& first = alternatives.front();
-        const bool plain = quant::is_integer(context_.imagined->code) &&
+        const bool plain = quant::is_scaled(context_.imagined->encoding.code) &&
                            (!quantizable || first.stem.find(".layers.") == std::string::npos);
-        return context_.format.imagine(
-            first, plain ? quant::Encoding{quant::CodeType::kBF16} : *context_.imagined);
+        if (plain) return context_.format.imagine(first, {quant::CodeType::kBF16});
+        quant::StoredMatrix m = context_.format.imagine(first, context_.imagined->encoding);
+        m.activation = context_.imagined->activation;
+        return m;
     }
-    const Headers headers(context_.checkpoint);
+    const Headers headers(context_.checkpoint, local);
     // The file of the first tensor whose name begins so.
     const auto file_of = [&](const std::string& stem) {
         const auto& tensors = context_.checkpoint.tensors();
@@ -134,18 +138,18 @@ WeightBuilder::Resolved WeightBuilder::resolve_linear(const std::vector<PartRequ
     out.descriptor.deterministic = context_.deterministic;
     for (const PartRequest& p : parts) {
         out.logical.push_back(p.stored.front());
-        out.stored.push_back(resolve(p.stored, follow_policy));
+        const Interval rows = (*p.rows)[context_.rank], cols = (*p.cols)[context_.rank];
+        out.stored.push_back(resolve(p.stored, follow_policy, !rows.empty() && !cols.empty()));
         const quant::MatrixSource& s = p.stored.front();
         plan_.add({s.stem, s.n, s.k, p.rows, p.cols, p.replicated});
-        const Interval rows = (*p.rows)[context_.rank], cols = (*p.cols)[context_.rank];
         out.local.push_back({rows, cols});
         const quant::StoredMatrix& stored = out.stored.back();
         out.descriptor.parts.push_back(
-            {p.name,
-             rows.size(),
-             {cols.size(), stored.encoding, grouping(stored, cols)},
-             follow_policy ? quant::activation_rule(stored.encoding, context_.activations)
-                           : quant::ActivationRule::kNone});
+            {p.name, rows.size(), layout_of(stored, cols),
+             follow_policy ? quant::choose_activation_rule(
+                                 stored.encoding, stored.activation ? &*stored.activation : nullptr,
+                                 context_.activations)
+                           : quant::kF32Input});
     }
     return out;
 }
@@ -168,6 +172,18 @@ std::shared_ptr<const quant::Grouping> WeightBuilder::grouping(const quant::Stor
         if (*known == *made) return known;
     if (groupings_.size() < kKept) groupings_.push_back(made);
     return made;
+}
+
+quant::MatrixLayout WeightBuilder::layout_of(const quant::StoredMatrix& matrix, Interval cols) {
+    quant::MatrixLayout layout{cols.size(), matrix.encoding, grouping(matrix, cols), matrix.global};
+    if (matrix.column_scale) {
+        const auto first = matrix.column_scale->begin() + cols.begin;
+        auto mine = std::make_shared<const std::vector<float>>(first, first + cols.size());
+        // gate and up have the same: one form of the input then serves both.
+        const bool same = column_scale_ && *column_scale_ == *mine;
+        layout.column_scale = column_scale_ = same ? column_scale_ : std::move(mine);
+    }
+    return layout;
 }
 
 void WeightBuilder::note_items(const Resolved& resolved,

@@ -32,7 +32,7 @@ struct BuildContext {
     int rank = 0;
     quant::WeightReservation& memory;
     /// Weights of this encoding, generated, instead of stored ones (--load-format dummy).
-    std::optional<quant::Encoding> imagined;
+    std::optional<quant::Imagined> imagined = {};
 };
 
 /// The kernel of one matrix, and why others were refused.
@@ -124,8 +124,10 @@ class WeightBuilder {
 
     std::shared_ptr<const quant::Grouping> grouping(const quant::StoredMatrix& matrix,
                                                     Interval cols);
+    /// `local`: this rank holds some of it.
     quant::StoredMatrix resolve(const std::vector<quant::MatrixSource>& alternatives,
-                                bool quantizable);
+                                bool quantizable, bool local);
+    quant::MatrixLayout layout_of(const quant::StoredMatrix& matrix, Interval cols);
     Resolved resolve_linear(const std::vector<PartRequest>& parts, bool follow_policy);
     void record(const std::string& layer, const quant::LinearDescriptor& descriptor,
                 std::vector<quant::KernelChoice> choices);
@@ -152,6 +154,7 @@ class WeightBuilder {
 
     std::unordered_set<std::string> used_, stems_;
     std::vector<std::shared_ptr<const quant::Grouping>> groupings_;
+    std::shared_ptr<const std::vector<float>> column_scale_;  ///< the last one
     std::shared_ptr<const quant::LinearMethod> generic_;
 };
 

@@ -81,10 +81,6 @@ class CompressedTensorsConfig final : public QuantizationConfig {
         return m;
     }
 
-    StoredMatrix imagine(const MatrixSource& source, const Encoding& e) const override {
-        return is_integer(e.code) ? imagined_int_matrix(source, e) : plain_matrix(source, e.code);
-    }
-
   private:
     static bool is_float(const std::string& dtype) {
         return dtype == "BF16" || dtype == "F16" || dtype == "F32";

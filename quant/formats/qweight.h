@@ -28,10 +28,6 @@ class QweightConfig : public QuantizationConfig {
   public:
     std::optional<StoredMatrix> describe(const MatrixSource& source,
                                          const TensorLookup& tensors) const override;
-    StoredMatrix imagine(const MatrixSource& source, const Encoding& encoding) const override {
-        return is_integer(encoding.code) ? imagined_int_matrix(source, encoding)
-                                         : plain_matrix(source, encoding.code);
-    }
 
   protected:
     QweightConfig(ModuleSettings base, ModuleRules rules)

@@ -100,6 +100,32 @@ std::optional<std::vector<int64_t>> read_integers(const TensorLookup& tensors,
     return values;
 }
 
+std::optional<float> read_scalar(const TensorLookup& tensors, const std::string& name) {
+    const auto header = tensors.header(name);
+    if (!header) return std::nullopt;
+    const auto refuse = [&](const std::string& what, const std::string& expected,
+                            const std::string& found) {
+        throw Error(ErrorCode::kBadContent, what).tensor(name).expected(expected).found(found);
+    };
+    const bool one =
+        header->shape.size() <= 2 && std::all_of(header->shape.begin(), header->shape.end(),
+                                                 [](int64_t axis) { return axis == 1; });
+    if (!one) refuse("tensor has the wrong shape", "one number", shape_text(header->shape));
+    const IntegerType integer = integer_type(header->dtype);
+    const FactorType type = integer.bytes > 0 ? FactorType::kNone : float_factor(name, *header);
+    if (!tensors.values()) return 1.0f;
+    const auto bytes = static_cast<size_t>(integer.bytes > 0 ? integer.bytes : factor_bytes(type));
+    const std::vector<std::byte> raw = tensors.read(name, bytes);
+    if (raw.size() != bytes)
+        refuse("tensor has the wrong size", std::to_string(bytes) + " bytes",
+               std::to_string(raw.size()) + " bytes");
+    const float value = integer.bytes > 0 ? static_cast<float>(read_integer(integer, raw.data()))
+                                          : read_factor(type, raw.data());
+    if (!std::isfinite(value))
+        refuse("a scale is not a finite number", "a number", std::to_string(value));
+    return value;
+}
+
 void add_companions(StoredMatrix& matrix, const TensorLookup& tensors, const std::string& stem,
                     std::initializer_list<const char*> suffixes) {
     for (const char* suffix : suffixes)

@@ -36,12 +36,8 @@ void add_kernels(const std::vector<sharding::KernelRecord>& records, LoadPlan& p
         const std::string key = name + " " + r.choice.kernel->name;
         if (!at.count(key)) {
             at[key] = plan.kernels.size();
-            KernelUse use{name,
-                          r.choice.kernel->name,
-                          r.encoding.to_string(),
-                          quant::activation_rule_name(r.rule),
-                          0,
-                          {}};
+            KernelUse use{
+                name, r.choice.kernel->name, r.encoding.to_string(), r.rule.to_string(), 0, {}};
             for (const quant::KernelRefusal& f : r.choice.refused) {
                 std::string why;
                 for (const std::string& reason : f.reasons)

@@ -33,9 +33,9 @@ class WritingSink final : public sharding::WeightSink {
         const int64_t k = item.logical.k, width = item.cols.size(),
                       first = item.rows.begin + piece.rows.begin + rows.begin;
         std::vector<float> values(static_cast<size_t>(width * (width == k ? tile.rows : 1)));
+        const quant::RowDecoder rows_of(item.packed->layout);
         for (int64_t r = 0; r < tile.rows; ++r) {
-            quant::dequantize_row(tile, item.packed->layout, r,
-                                  values.data() + (width == k ? r * width : 0));
+            rows_of.decode(tile, r, values.data() + (width == k ? r * width : 0));
             if (width < k) write(name, (first + r) * k + item.cols.begin, values);
         }
         if (width == k) write(name, first * k, values);

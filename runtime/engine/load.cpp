@@ -1,8 +1,8 @@
 // Engine, part one: from files to weights in place. Every phase that can fail on one rank alone
 // ends in an agreement, so that all ranks go on or none.
 #include <algorithm>
-#include <array>
 #include <chrono>
+#include <map>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -37,18 +37,16 @@ std::string gib(uint64_t bytes) {
 /// The activation rules of a rank's matrices, the most used first: "int8, bf16". Routers, which are
 /// always f32, are not counted where there are others.
 std::string rules_in_use(const std::vector<sharding::KernelRecord>& kernels) {
-    std::array<int64_t, 3> uses{};
-    for (const sharding::KernelRecord& k : kernels) ++uses[static_cast<size_t>(k.rule)];
-    std::vector<quant::ActivationRule> rules;
-    for (const auto rule : {quant::ActivationRule::kInt8, quant::ActivationRule::kBF16})
-        if (uses[static_cast<size_t>(rule)] > 0) rules.push_back(rule);
-    std::stable_sort(rules.begin(), rules.end(), [&](auto a, auto b) {
-        return uses[static_cast<size_t>(a)] > uses[static_cast<size_t>(b)];
-    });
-    if (rules.empty()) rules.push_back(quant::ActivationRule::kNone);
+    const std::string f32 = quant::kF32Input.to_string();
+    std::map<std::string, int64_t> uses;
+    for (const sharding::KernelRecord& k : kernels) ++uses[k.rule.to_string()];
+    if (uses.size() > 1) uses.erase(f32);
+    std::vector<std::pair<std::string, int64_t>> rules(uses.begin(), uses.end());
+    std::stable_sort(rules.begin(), rules.end(),
+                     [](const auto& a, const auto& b) { return a.second > b.second; });
     std::string text;
-    for (const auto rule : rules)
-        text += (text.empty() ? "" : ", ") + std::string(quant::activation_rule_name(rule));
+    for (const auto& [rule, count] : rules) text += (text.empty() ? "" : ", ") + rule;
+    if (text.empty()) text = f32;
     return text;
 }
 

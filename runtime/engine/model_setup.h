@@ -20,7 +20,7 @@ struct ModelSetup {
     sharding::LayoutChoice layout;
     quant::Activations activations = quant::Activations::kAuto;
     quant::CodeType kv_dtype = quant::CodeType::kF32;
-    std::optional<quant::Encoding> dummy;
+    std::optional<quant::Imagined> dummy;
 };
 
 /// For `ranks` ranks. Not collective. Throws kUsage, kMissingFile, kBadContent, kUnsupported.

@@ -51,7 +51,7 @@ quant::CodeType parse_kv_dtype(const std::string& text, quant::Activations activ
         .found("'" + text + "'");
 }
 
-std::optional<quant::Encoding> parse_dummy(const EngineOptions& o) {
+std::optional<quant::Imagined> parse_dummy(const EngineOptions& o) {
     if (o.load_format == "auto" || o.load_format == "safetensors") return std::nullopt;
     if (o.load_format != "dummy")
         throw Error(ErrorCode::kUsage, "--load-format is not a way to load")
@@ -59,8 +59,8 @@ std::optional<quant::Encoding> parse_dummy(const EngineOptions& o) {
             .found("'" + o.load_format + "'");
     for (const quant::CodeType t :
          {quant::CodeType::kF32, quant::CodeType::kF16, quant::CodeType::kBF16})
-        if (o.dummy_dtype == quant::code_name(t)) return quant::Encoding{t};
-    if (const auto encoding = parse_int_encoding(o.dummy_dtype)) return encoding;
+        if (o.dummy_dtype == quant::code_name(t)) return quant::Imagined{{t}};
+    if (const auto encoding = parse_int_encoding(o.dummy_dtype)) return quant::Imagined{*encoding};
     throw Error(ErrorCode::kUsage, "--dummy-dtype is not a type")
         .expected("bf16, f16, f32, or int2 .. int8 with a group size or without: int4-g32, int8")
         .found("'" + o.dummy_dtype + "'");

@@ -34,14 +34,14 @@ CpuFeatures cpu(std::initializer_list<Isa> isas) {
 quant::LinearDescriptor layer(const Encoding& e, int parts) {
     quant::LinearDescriptor d;
     for (int p = 0; p < parts; ++p) {
-        quant::PartDescriptor part{"part", 96, {256, e, nullptr}, quant::ActivationRule::kNone};
-        if (quant::is_integer(e.code)) {
+        quant::PartDescriptor part{"part", 96, {256, e, nullptr}, quant::kF32Input};
+        if (quant::is_scaled(e.code)) {
             std::vector<int32_t> groups(256);
             for (int c = 0; c < 256; ++c) groups[c] = e.permuted ? (c * 7) % 4 : c / 64;
             part.layout.groups =
                 std::make_shared<quant::Grouping>(quant::permuted_grouping(groups));
         }
-        part.rule = quant::activation_rule(e, quant::Activations::kAuto);
+        part.rule = quant::choose_activation_rule(e, nullptr, quant::Activations::kAuto);
         d.parts.push_back(part);
     }
     return d;

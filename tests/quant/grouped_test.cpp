@@ -143,8 +143,7 @@ struct Rows {
         const VectorOps& ops = vector_ops(detect_cpu());
         PreparedInput input(x.data(), w.k, count, w.k, ops, serial, workspace);
         const bool int8 = kernel.x == XType::kI8;
-        const void* const* form =
-            input.form(int8 ? ActivationRule::kInt8 : ActivationRule::kNone, kernel.x, w.layout);
+        const void* const* form = input.form(int8 ? kInt8Input : kF32Input, kernel.x, w.layout);
         const int64_t bytes = int8 ? int8_row_bytes(*w.layout.groups) : w.k * 4;
         for (int64_t r = 0; r < count; ++r) {
             memory.emplace_back(static_cast<size_t>(bytes));
@@ -394,9 +393,9 @@ TEST(Int8Input, RowsAreGatheredAndRoundedBlockByBlock) {
         std::fill(x.begin(), x.begin() + k, 0.0f);  // a zero row
         const Workspace::Scope scope(workspace);
         PreparedInput input(x.data(), stride, rows, k, ops, serial, workspace);
-        const void* const* form = input.form(ActivationRule::kInt8, XType::kI8, layout);
+        const void* const* form = input.form(kInt8Input, XType::kI8, layout);
         const std::vector<int32_t> some{static_cast<int32_t>(rows - 1), 0};
-        const auto picked = input.form(ActivationRule::kInt8, XType::kI8, layout, some);
+        const auto picked = input.form(kInt8Input, XType::kI8, layout, some);
         for (size_t i = 0; i < some.size(); ++i)
             ASSERT_EQ(std::memcmp(picked[i], form[some[i]], static_cast<size_t>(g.padded)), 0);
         for (int64_t r = 0; r < rows; ++r) {
@@ -440,7 +439,7 @@ TEST(Int8Input, OneFormServesAllLayoutsOfTheSameBlocks) {
         layout.encoding.code = CodeType::kU8;
         layout.groups = std::make_shared<Grouping>(std::move(g));
         kept.push_back(layout);
-        return input.form(ActivationRule::kInt8, XType::kI8, kept.back());
+        return input.form(kInt8Input, XType::kI8, kept.back());
     };
     const auto* g32 = form(uniform_grouping({0, 512}, 32));
     EXPECT_EQ(g32, form(uniform_grouping({0, 512}, 128)));

@@ -20,11 +20,11 @@ CpuFeatures cpu(std::initializer_list<Isa> isas) {
 void nothing(const GemmCall&) {}
 
 TEST(Rule, AutoFollowsTheCodesAndAnExplicitPolicyWins) {
-    EXPECT_EQ(activation_rule({CodeType::kBF16}, Activations::kAuto), ActivationRule::kBF16);
-    EXPECT_EQ(activation_rule({CodeType::kF16}, Activations::kAuto), ActivationRule::kNone);
-    EXPECT_EQ(activation_rule({CodeType::kF32}, Activations::kAuto), ActivationRule::kNone);
-    EXPECT_EQ(activation_rule({CodeType::kBF16}, Activations::kF32), ActivationRule::kNone);
-    EXPECT_EQ(activation_rule({CodeType::kF32}, Activations::kBF16), ActivationRule::kBF16);
+    EXPECT_EQ(choose_activation_rule({CodeType::kBF16}, nullptr, Activations::kAuto), kBF16Input);
+    EXPECT_EQ(choose_activation_rule({CodeType::kF16}, nullptr, Activations::kAuto), kF32Input);
+    EXPECT_EQ(choose_activation_rule({CodeType::kF32}, nullptr, Activations::kAuto), kF32Input);
+    EXPECT_EQ(choose_activation_rule({CodeType::kBF16}, nullptr, Activations::kF32), kF32Input);
+    EXPECT_EQ(choose_activation_rule({CodeType::kF32}, nullptr, Activations::kBF16), kBF16Input);
 }
 
 TEST(Registry, ServesEveryCodeAndRuleOnEveryCpu) {
@@ -34,16 +34,15 @@ TEST(Registry, ServesEveryCodeAndRuleOnEveryCpu) {
           cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Bf16})})
         for (CodeType code :
              {CodeType::kF32, CodeType::kF16, CodeType::kBF16, CodeType::kU4, CodeType::kU8})
-            for (ActivationRule rule :
-                 {ActivationRule::kNone, ActivationRule::kBF16, ActivationRule::kInt8})
+            for (ActivationRule rule : {kF32Input, kBF16Input, kInt8Input})
                 for (bool deterministic : {false, true}) {
-                    if (rule == ActivationRule::kInt8 && !is_integer(code)) continue;
+                    if (rule == kInt8Input && !is_integer(code)) continue;
                     LinearDescriptor d = linear();
                     d.deterministic = deterministic;
                     const KernelChoice choice = registry.select(d, part(code, rule), features);
                     ASSERT_NE(choice.kernel, nullptr);
                     EXPECT_EQ(choice.kernel->code, code);
-                    EXPECT_EQ(choice.kernel->x == XType::kI8, rule == ActivationRule::kInt8);
+                    EXPECT_EQ(choice.kernel->x == XType::kI8, rule == kInt8Input);
                     EXPECT_TRUE(features.has(choice.kernel->isa));
                     EXPECT_EQ(choice.refused.size() + 1, registry.kernels().size());
                     for (const KernelRefusal& refusal : choice.refused)
@@ -59,15 +58,15 @@ TEST(Registry, PrefersTheWidestInstructionSet) {
         return std::string(registry.select(linear(), part(code, rule), features).kernel->name);
     };
     const auto all = cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16});
-    EXPECT_EQ(name(all, ActivationRule::kBF16), "panel_bf16_bf16_avx512bf16");
-    EXPECT_EQ(name(all, ActivationRule::kNone), "panel_bf16_avx512");
-    EXPECT_EQ(name(cpu({Isa::kAvx2, Isa::kAvx512}), ActivationRule::kBF16), "panel_bf16_avx512");
-    EXPECT_EQ(name(cpu({Isa::kAvx2}), ActivationRule::kNone), "panel_bf16_avx2");
-    EXPECT_EQ(name(cpu({}), ActivationRule::kBF16), "panel_bf16_generic");
+    EXPECT_EQ(name(all, kBF16Input), "panel_bf16_bf16_avx512bf16");
+    EXPECT_EQ(name(all, kF32Input), "panel_bf16_avx512");
+    EXPECT_EQ(name(cpu({Isa::kAvx2, Isa::kAvx512}), kBF16Input), "panel_bf16_avx512");
+    EXPECT_EQ(name(cpu({Isa::kAvx2}), kF32Input), "panel_bf16_avx2");
+    EXPECT_EQ(name(cpu({}), kBF16Input), "panel_bf16_generic");
     const auto vnni = cpu({Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vnni});
-    const auto int8 = ActivationRule::kInt8;
+    const auto int8 = kInt8Input;
     EXPECT_EQ(name(vnni, int8, CodeType::kU4), "grouped_u4_i8_avx512vnni");
-    EXPECT_EQ(name(vnni, ActivationRule::kBF16, CodeType::kU4), "grouped_u4_f32_avx512");
+    EXPECT_EQ(name(vnni, kBF16Input, CodeType::kU4), "grouped_u4_f32_avx512");
     EXPECT_EQ(name(cpu({Isa::kAvx2, Isa::kAvx512}), int8, CodeType::kU8), "grouped_u8_i8_avx2");
     EXPECT_EQ(name(cpu({}), int8, CodeType::kU8), "grouped_u8_i8_generic");
 }
@@ -82,8 +81,7 @@ TEST(Registry, NamesAllReasonsAtOnce) {
     odd.run = nothing;
     LinearDescriptor d = linear();
     d.deterministic = true;
-    const auto reasons =
-        can_implement(odd, d, part(CodeType::kF32, ActivationRule::kNone), cpu({Isa::kAvx2}));
+    const auto reasons = can_implement(odd, d, part(CodeType::kF32, kF32Input), cpu({Isa::kAvx2}));
     ASSERT_EQ(reasons.size(), 4u);
     EXPECT_EQ(reasons[0], "needs avx512bf16, the CPU has avx2");
     EXPECT_EQ(reasons[1], "computes f16 codes, not f32");
@@ -100,16 +98,12 @@ TEST(Registry, NamesAllReasonsAtOnce) {
     odd.x = XType::kF32;
     registry.add_front(&odd);
     d.deterministic = false;
-    EXPECT_EQ(registry.select(d, part(CodeType::kF32, ActivationRule::kNone), cpu({})).kernel,
-              &odd);
+    EXPECT_EQ(registry.select(d, part(CodeType::kF32, kF32Input), cpu({})).kernel, &odd);
     d.deterministic = true;
-    const KernelChoice choice =
-        registry.select(d, part(CodeType::kF32, ActivationRule::kNone), cpu({}));
+    const KernelChoice choice = registry.select(d, part(CodeType::kF32, kF32Input), cpu({}));
     EXPECT_NE(choice.kernel, &odd);
     EXPECT_EQ(choice.refused.front().kernel, &odd);
-    EXPECT_EQ(
-        KernelRegistry().select(d, part(CodeType::kF32, ActivationRule::kNone), cpu({})).kernel,
-        nullptr);
+    EXPECT_EQ(KernelRegistry().select(d, part(CodeType::kF32, kF32Input), cpu({})).kernel, nullptr);
 }
 
 }  // namespace
