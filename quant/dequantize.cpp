@@ -28,9 +28,8 @@ std::array<float, 256> code_values(const Encoding& e) {
         float v = static_cast<float>(c);
         if (e.code == CodeType::kT4) v = e.levels->levels[static_cast<size_t>(c & 15)];
         if (e.code == CodeType::kE4M3 || e.code == CodeType::kE4M3N) {
-            const bool subnormal = e.code == CodeType::kE4M3 && exponent == 0;
-            v = subnormal ? std::ldexp(static_cast<float>(mantissa), -9)
-                          : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+            v = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
+                              : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
             if (e.code == CodeType::kE4M3 && (c & 127) == 127) v = std::nanf("");
             if (c & 128) v = -v;
         }

@@ -20,7 +20,7 @@ enum class CodeType : uint8_t {
     kU8,
     kT4,     ///< 4-bit index into Encoding::levels
     kE4M3,   ///< E4M3FN: bias 7, subnormals, NaN 0x7f and 0xff, no infinities
-    kE4M3N,  ///< all numbers normal: (-1)^s 2^(e - 7) (1 + m / 8) for every e, 0x7f is 480
+    kE4M3N,  ///< as kE4M3, but 0x7f and 0xff are 480 and -480: DeepSpeed's, and its 0
 };
 
 constexpr int code_bits(CodeType t) {
