@@ -5,6 +5,7 @@
 
 #include "quant/dummy.h"
 #include "quant/formats/int_codec.h"
+#include "quant/formats/scaled_codec.h"
 #include "quant/formats/tensors.h"
 #include "quant/quantization_config.h"
 #include "runtime/base/error.h"
@@ -89,8 +90,9 @@ std::shared_ptr<const Grouping> local_grouping(const StoredMatrix& matrix, Inter
 }
 
 StoredMatrix imagined_matrix(const MatrixSource& source, const Encoding& encoding) {
-    return is_integer(encoding.code) ? imagined_int_matrix(source, encoding)
-                                     : plain_matrix(source, encoding.code);
+    if (is_integer(encoding.code)) return imagined_int_matrix(source, encoding);
+    if (is_scaled(encoding.code)) return imagined_scaled_matrix(source, encoding);
+    return plain_matrix(source, encoding.code);
 }
 
 StoredMatrix plain_matrix(const MatrixSource& source, CodeType code) {
