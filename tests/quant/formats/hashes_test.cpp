@@ -6,7 +6,6 @@
 #include <set>
 
 #include "quant/formats/formats.h"
-#include "runtime/base/half.h"
 #include "tests/quant/formats/memory_tensors.h"
 #include "tests/support/sha256.h"
 
@@ -50,21 +49,6 @@ std::pair<int64_t, int64_t> size_of(const std::string& stem, const test::MemoryT
     return {weight->shape[0], weight->shape[1]};
 }
 
-std::vector<float> floats_of(const StoredMatrix& m, const test::MemoryTensors& tensors) {
-    const auto& bytes = tensors.all.at(m.pieces[0].tensor).bytes;
-    std::vector<float> values(static_cast<size_t>(m.source.n * m.source.k));
-    for (size_t i = 0; i < values.size(); ++i) {
-        uint16_t half = 0;
-        if (m.encoding.code == CodeType::kF32)
-            std::memcpy(&values[i], bytes.data() + 4 * i, 4);
-        else
-            std::memcpy(&half, bytes.data() + 2 * i, 2);
-        if (m.encoding.code == CodeType::kBF16) values[i] = bf16_to_f32(half);
-        if (m.encoding.code == CodeType::kF16) values[i] = f16_to_f32(half);
-    }
-    return values;
-}
-
 fs::path folder_of(const std::string& name) {
     const fs::path fixture = fs::path(CONCLAVE_SOURCE_DIR) / "tests/fixtures/quantized" / name;
     if (fs::exists(fixture)) return fixture;
@@ -80,7 +64,7 @@ TEST_P(Hashes, DecodeEqualsTheFormatsOwn) {
     if (!fs::exists(folder)) GTEST_SKIP() << "no checkpoint " << GetParam() << " here";
     const auto format = format_of(read_json_file(folder / "config.json")["quantization_config"]);
     const json expected = read_json_file(folder / "expected.json")["weights_f32_sha256"];
-    const auto tensors = test::MemoryTensors::from_file((folder / "model.safetensors").string());
+    const auto tensors = test::MemoryTensors::from_folder(folder);
     std::mt19937 rng(7);
     std::set<std::string> used;
     int quantized = 0, matrices = 0;
@@ -97,20 +81,16 @@ TEST_P(Hashes, DecodeEqualsTheFormatsOwn) {
         ++matrices;
         for (const StoredPiece& p : m->pieces) used.insert(p.tensor);
         used.insert(m->companions.begin(), m->companions.end());
+        quantized += is_scaled(m->encoding.code);
         std::vector<float> values;
-        if (is_integer(m->encoding.code)) {
-            ++quantized;
-            const auto read = tensors.reader(*m);
-            for (int64_t r = 0; r < n;) {
-                const int64_t end = std::min(n, r + 1 + static_cast<int64_t>(rng() % n));
-                const auto rows = test::decode_rows(*m, {r, end}, {0, k}, read, rng);
-                values.insert(values.end(), rows.begin(), rows.end());
-                r = end;
-            }
-            test::expect_cuts(*m, values, read, 3, rng);
-        } else {
-            values = floats_of(*m, tensors);
+        const auto read = tensors.reader(*m);
+        for (int64_t r = 0; r < n;) {
+            const int64_t end = std::min(n, r + 1 + static_cast<int64_t>(rng() % n));
+            const auto rows = test::decode_rows(*m, {r, end}, {0, k}, read, rng);
+            values.insert(values.end(), rows.begin(), rows.end());
+            r = end;
         }
+        test::expect_cuts(*m, values, read, 3, rng);
         const std::string_view bytes(reinterpret_cast<const char*>(values.data()),
                                      values.size() * sizeof(float));
         EXPECT_EQ(testing::sha256(bytes), hash.get<std::string>()) << name;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <random>
@@ -35,7 +36,12 @@ MemoryTensor tensor(const std::string& dtype, std::vector<int64_t> shape,
 class MemoryTensors final : public TensorLookup {
   public:
     std::map<std::string, MemoryTensor> all;
+    std::map<std::string, std::string> texts;  ///< __metadata__
 
+    std::optional<std::string> metadata(const std::string& key) const override {
+        const auto it = texts.find(key);
+        return it == texts.end() ? std::nullopt : std::optional(it->second);
+    }
     std::optional<TensorHeader> header(const std::string& name) const override {
         const auto it = all.find(name);
         return it == all.end() ? std::nullopt : std::optional(it->second.header);
@@ -56,12 +62,28 @@ class MemoryTensors final : public TensorLookup {
         const auto header = nlohmann::json::parse(file.substr(8, length));
         MemoryTensors tensors;
         for (const auto& [name, t] : header.items()) {
-            if (name == "__metadata__") continue;
+            if (name == "__metadata__") {
+                tensors.texts = t.get<std::map<std::string, std::string>>();
+                continue;
+            }
             const uint64_t begin = t["data_offsets"][0], end = t["data_offsets"][1];
             MemoryTensor& one = tensors.all[name];
             one.header = {t["dtype"], t["shape"].get<std::vector<int64_t>>()};
             one.bytes.resize(end - begin);
             std::memcpy(one.bytes.data(), file.data() + 8 + length + begin, end - begin);
+        }
+        return tensors;
+    }
+
+    /// All of a checkpoint in whatever files.
+    static MemoryTensors from_folder(const std::filesystem::path& folder) {
+        MemoryTensors tensors;
+        for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+            const std::string name = entry.path().filename().string();
+            if (!name.starts_with("model") || !name.ends_with(".safetensors")) continue;
+            MemoryTensors one = from_file(entry.path().string());
+            tensors.all.merge(one.all);
+            tensors.texts.merge(one.texts);
         }
         return tensors;
     }
@@ -108,15 +130,7 @@ inline std::vector<float> decode_rows(const StoredMatrix& m, Interval n, Interva
         std::byte* scratch =
             room.data() + (64 - reinterpret_cast<uintptr_t>(room.data()) % 64) % 64;
         const CodeTile tile = m.codec->decode(m, part, k, staged, scratch);
-        for (int64_t i = 0; i < part.size(); ++i)
-            for (int64_t c = 0; c < k.size(); ++c) {
-                const int64_t g =
-                    i * tile.factor_stride + group_of(m, k.begin + c) - tile.first_group;
-                const float zero =
-                    tile.zeros ? tile.zeros[g] : static_cast<float>(m.encoding.zero_point);
-                const auto code = static_cast<float>(tile.codes[i * tile.row_bytes + c]);
-                values.push_back((code - zero) * tile.scales[g] + 0.0f);
-            }
+        append_values(m, k, tile, values);
         r = part.end;
     }
     return values;

@@ -9,20 +9,45 @@
 #include <vector>
 
 #include "quant/codec.h"
+#include "quant/dequantize.h"
 
 namespace conclave::quant::test {
 
-/// Every code, scale and zero of rows n x columns k, by column.
+/// Every number of rows n x columns k, and where codes are scaled every code, scale and zero, by
+/// column.
 struct Decoded {
     int64_t rows = 0, cols = 0;
+    std::vector<float> values;
     std::vector<uint8_t> codes;
     std::vector<float> scales, zeros;
 
-    float value(int64_t i) const {
-        const auto at = static_cast<size_t>(i);
-        return (static_cast<float>(codes[at]) - zeros[at]) * scales[at] + 0.0f;
-    }
+    float value(int64_t i) const { return values[static_cast<size_t>(i)]; }
 };
+
+/// The layout of columns k of a matrix.
+inline MatrixLayout layout_of(const StoredMatrix& m, Interval k) {
+    MatrixLayout layout;
+    layout.k = k.size();
+    layout.encoding = m.encoding;
+    layout.groups = local_grouping(m, k);
+    layout.global = m.global;
+    if (m.column_scale)
+        layout.column_scale = std::make_shared<const std::vector<float>>(
+            m.column_scale->begin() + k.begin, m.column_scale->begin() + k.end);
+    return layout;
+}
+
+/// The numbers of a tile, row after row.
+inline void append_values(const StoredMatrix& m, Interval k, const CodeTile& tile,
+                          std::vector<float>& out) {
+    const MatrixLayout layout = layout_of(m, k);
+    const RowDecoder decoder(layout);
+    std::vector<float> row(static_cast<size_t>(k.size()), -777.0f);
+    for (int64_t r = 0; r < tile.rows; ++r) {
+        decoder.decode(tile, r, row.data());
+        out.insert(out.end(), row.begin(), row.end());
+    }
+}
 
 inline int64_t group_of(const StoredMatrix& m, int64_t column) {
     if (m.group_of) return (*m.group_of)[static_cast<size_t>(column)];
@@ -66,7 +91,10 @@ inline Decoded decode_cut(const StoredMatrix& m, Interval n, Interval k, const R
 
     Decoded d;
     d.rows = n.size(), d.cols = k.size();
+    append_values(m, k, tile, d.values);
     EXPECT_EQ(tile.zeros != nullptr, m.encoding.zero != FactorType::kNone);
+    EXPECT_EQ(tile.scales != nullptr, is_scaled(m.encoding.code));
+    if (!tile.scales) return d;
     for (int64_t r = 0; r < d.rows; ++r)
         for (int64_t c = 0; c < d.cols; ++c) {
             const int64_t g = r * tile.factor_stride + group_of(m, k.begin + c) - tile.first_group;
