@@ -104,8 +104,9 @@ void add_engine(CLI::App& app, EngineOptions& to) {
         ->group(group)
         ->default_str("auto");
     app.add_option("--dummy-dtype", to.dummy_dtype,
-                   "Type of dummy weights: bf16, f16, f32, or int2 .. int8 with a group size or "
-                   "without, such as int4-g32 (embeddings, head and routers are then bf16)")
+                   "Type of dummy weights: bf16, f16, f32, int2 .. int8 with a group size or without "
+                   "(int4-g32), w8a8, fp8, mxfp8, mxfp4, nvfp4 (embeddings, head and routers stay "
+                   "bf16)")
         ->envname("CONCLAVE_DUMMY_DTYPE")
         ->type_name("TYPE")
         ->group(group)

@@ -11,6 +11,18 @@ namespace conclave::moe {
 using sharding::GemmBlock;
 using sharding::GemmJob;
 
+namespace {
+
+/// Whether gate and up read their input in the same form.
+bool same_input(const quant::LinearWeights& w) {
+    const quant::PartDescriptor &gate = w.descriptor.parts[0], &up = w.descriptor.parts[1];
+    return gate.rule == up.rule && w.parts[0].kernel->x == w.parts[1].kernel->x &&
+           gate.layout.groups == up.layout.groups &&
+           gate.layout.column_scale == up.layout.column_scale;
+}
+
+}  // namespace
+
 void KernelMoeMethod::create_weights(quant::FusedMoeWeights& weights,
                                      const quant::MethodContext& context) const {
     const sharding::KernelLinearMethod linear;
@@ -41,7 +53,8 @@ void KernelMoeMethod::apply_w13(const quant::FusedMoeWeights& weights, quant::We
             return x.form(w.descriptor.parts[part].rule, w.parts[part].kernel->x,
                           w.parts[part].layout, tokens);
         };
-        Expert a{&w, form(0), form(1)};
+        Expert a{&w, form(0), {}};
+        a.up_x = same_input(w) ? a.gate_x : form(1);
         bases.count(w.parts[0].bytes() + w.parts[1].bytes());
         active.push_back(std::move(a));
         jobs.push_back({&w.parts[0], active.back().gate_x.data(), rows,

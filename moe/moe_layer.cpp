@@ -1,5 +1,6 @@
 #include "moe/moe_layer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -24,6 +25,14 @@ void combine(StepContext& context, int64_t tokens, int64_t top_k, const float* w
     });
 }
 
+std::vector<int32_t> experts_of_slots(const Dispatch& d) {
+    std::vector<int32_t> expert(static_cast<size_t>(d.slots()));
+    for (size_t e = 0; e + 1 < d.offsets.size(); ++e)
+        std::fill(expert.begin() + d.offsets[e], expert.begin() + d.offsets[e + 1],
+                  static_cast<int32_t>(e));
+    return expert;
+}
+
 }  // namespace
 
 MoeLayer::MoeLayer(sharding::WeightBuilder& b, const RouterSpec& router,
@@ -36,9 +45,25 @@ MoeLayer::MoeLayer(sharding::WeightBuilder& b, const RouterSpec& router,
       hidden_(source.hidden),
       width_(source.width),
       deterministic_(b.deterministic()) {
+    shared_statistics_ = statistics_to_share(b.rank());
     if (shared)
         shared_.emplace(Shared{GatedMlp(b, shared->prefix, hidden_, shared->width),
                                b.replicated({shared->gate}, 1, hidden_)});
+}
+
+int64_t MoeLayer::statistics_to_share(int rank) const {
+    if (deterministic_ || experts_.experts.empty()) return 0;
+    const auto cut = std::span(*experts_.width)
+                         .subspan(static_cast<size_t>(grid_.ep_index(rank) * grid_.expert_tp),
+                                  static_cast<size_t>(grid_.expert_tp));
+    int64_t most = 0;
+    bool spans = false;
+    for (const quant::LinearWeights& w : experts_.weights->w2) {
+        const quant::ActivationRule& rule = w.descriptor.parts[0].rule;
+        spans = spans || sharding::scale_spans_ranks(rule, cut);
+        most = std::max(most, quant::statistics_per_row(rule, width_));
+    }
+    return spans ? most : 0;
 }
 
 void MoeLayer::apply(StepContext& context, const float* x, int64_t tokens, float* out) const {
@@ -79,17 +104,32 @@ void MoeLayer::add_shared(StepContext& context, quant::PreparedInput& x, float* 
 void MoeLayer::experts_fast(StepContext& context, quant::PreparedInput& x,
                             std::span<const int32_t> ids, const float* weights, float* out) const {
     const Dispatch d = dispatch(ids, spec_.top_k, experts_.experts);
-    const int64_t width =
-        experts_.experts.empty() ? 0 : (*experts_.width)[context.comm.rank()].size();
-    if (width == 0 || d.slots() == 0) {
+    const Interval held =
+        experts_.experts.empty() ? Interval{} : (*experts_.width)[context.comm.rank()];
+    const int64_t width = held.size();
+    if (d.slots() == 0 || (width == 0 && shared_statistics_ == 0)) {
         std::memset(out, 0, static_cast<size_t>(x.rows() * hidden_) * sizeof(float));
-    } else {
-        float* inter = context.workspace.allocate<float>(d.slots() * width);
-        float* y = context.workspace.allocate<float>(d.slots() * hidden_);
+        return;
+    }
+    float* inter = context.workspace.allocate<float>(d.slots() * width);
+    if (width > 0)
         experts_.method->apply_w13(*experts_.weights, context.bases, x, d.view(), inter, width,
                                    context.ops, context.executor);
-        quant::PreparedInput act(inter, width, d.slots(), width, context.ops, context.executor,
-                                 context.workspace);
+    quant::PreparedInput act(inter, width, d.slots(), width, context.ops, context.executor,
+                             context.workspace);
+    act.place({held, width_});
+    if (shared_statistics_ > 0) {
+        const std::vector<int32_t> expert_of = experts_of_slots(d);
+        sharding::share_statistics(
+            context.expert_tp, context, act, shared_statistics_,
+            [&](int64_t slot) -> const quant::PartDescriptor& {
+                return experts_.weights->w2[expert_of[slot]].descriptor.parts[0];
+            });
+    }
+    if (width == 0) {
+        std::memset(out, 0, static_cast<size_t>(x.rows() * hidden_) * sizeof(float));
+    } else {
+        float* y = context.workspace.allocate<float>(d.slots() * hidden_);
         experts_.method->apply_w2(*experts_.weights, context.bases, act, d.view(), y, hidden_,
                                   context.executor);
         combine(context, x.rows(), spec_.top_k, weights, hidden_, out, [&](int64_t t, int64_t j) {

@@ -35,6 +35,8 @@ class MoeLayer {
                                std::span<const int32_t> ids, const float* weights,
                                float* out) const;
 
+    /// shared_statistics_.
+    int64_t statistics_to_share(int rank) const;
     void add_shared(sharding::StepContext& context, quant::PreparedInput& x, float* out) const;
 
     struct Shared {
@@ -48,6 +50,9 @@ class MoeLayer {
     sharding::RankGrid grid_;
     int64_t hidden_ = 0, width_ = 0;
     bool deterministic_ = false;
+    /// Floats per slot that the ranks of an expert exchange before w2, where a dynamic scale of its
+    /// input spans them; 0: none does.
+    int64_t shared_statistics_ = 0;
 };
 
 }  // namespace conclave::moe

@@ -91,14 +91,24 @@ const float* PreparedInput::statistics(const ActivationRule& rule, const float* 
     return own.data();
 }
 
-void PreparedInput::write_row(const Key& key, int64_t r, std::byte* out) const {
+void PreparedInput::statistics_of(const ActivationRule& rule, const MatrixLayout& layout, int64_t r,
+                                  float* out) const {
+    std::vector<float> scaled;
+    row_statistics(rule, scaled_row(r, layout.column_scale.get(), scaled), span_, ops_, out);
+}
+
+const float* PreparedInput::scaled_row(int64_t r, const std::vector<float>* column_scale,
+                                       std::vector<float>& scaled) const {
     const float* x = row(r);
+    if (!column_scale) return x;
+    scaled.assign(x, x + k_);
+    for (size_t c = 0; c < scaled.size(); ++c) scaled[c] *= (*column_scale)[c];
+    return scaled.data();
+}
+
+void PreparedInput::write_row(const Key& key, int64_t r, std::byte* out) const {
     std::vector<float> scaled, own;
-    if (key.column_scale) {
-        scaled.assign(x, x + k_);
-        for (size_t c = 0; c < scaled.size(); ++c) scaled[c] *= (*key.column_scale)[c];
-        x = scaled.data();
-    }
+    const float* x = scaled_row(r, key.column_scale, scaled);
     if (key.type == XType::kI8) return write_int8(*key.groups, x, out);
     if (key.type == XType::kI8Row)
         return quantize_int8_row(key.rule, x, span_, statistics(key.rule, x, r, own), *key.groups,

@@ -28,6 +28,10 @@ class PreparedInput {
         statistics_ = statistics, statistics_per_row_ = per_row;
     }
 
+    /// What the columns held say of row r, for set_statistics() after an exchange: per_row floats.
+    void statistics_of(const ActivationRule& rule, const MatrixLayout& layout, int64_t r,
+                       float* out) const;
+
     int64_t rows() const { return rows_; }
     int64_t k() const { return k_; }
     const float* f32() const { return x_; }
@@ -63,6 +67,9 @@ class PreparedInput {
     /// Bytes of a written row; 0 where x itself serves.
     int64_t row_bytes(const Key& key) const;
     void write_row(const Key& key, int64_t row, std::byte* out) const;
+    /// Row r times the scales of its columns, which need room in `scaled`.
+    const float* scaled_row(int64_t r, const std::vector<float>* column_scale,
+                            std::vector<float>& scaled) const;
     void write_f32(const Key& key, const float* x, int64_t row, float* out) const;
     void write_int8(const Grouping& groups, const float* x, std::byte* out) const;
     /// Of row `row` for a dynamic rule: what was set, else made in `own`.

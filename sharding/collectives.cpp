@@ -1,6 +1,8 @@
 #include "sharding/collectives.h"
 
+#include <algorithm>
 #include <cstring>
+#include <limits>
 
 namespace conclave::sharding {
 
@@ -35,6 +37,33 @@ void gather_columns(comm::Communicator& comm, StepContext& context, const float*
         for (int64_t row = 0; row < rows; ++row) copy_row(row);
     else
         context.executor.parallel_for(rows, copy_row);
+}
+
+bool scale_spans_ranks(const quant::ActivationRule& rule, std::span<const Interval> cut) {
+    if (!rule.dynamic()) return false;
+    int64_t ranks = 0;
+    bool inside = false;  // a cut inside a group
+    for (const Interval& held : cut) {
+        if (held.empty()) continue;
+        inside = inside || rule.group == 0 || held.begin % rule.group != 0;
+        ++ranks;
+    }
+    return ranks > 1 && inside;
+}
+
+void share_statistics(comm::Communicator& comm, StepContext& context, quant::PreparedInput& input,
+                      int64_t per_row,
+                      FunctionRef<const quant::PartDescriptor&(int64_t row)> matrix_of) {
+    const int64_t rows = input.rows();
+    float* all = context.workspace.allocate<float>(rows * per_row);
+    std::fill_n(all, rows * per_row, -std::numeric_limits<float>::infinity());
+    if (input.k() > 0)
+        context.executor.parallel_for(rows, [&](int64_t r) {
+            const quant::PartDescriptor& m = matrix_of(r);
+            if (m.rule.dynamic()) input.statistics_of(m.rule, m.layout, r, all + r * per_row);
+        });
+    comm.all_reduce_max(all, static_cast<size_t>(rows * per_row));
+    input.set_statistics(all, per_row);
 }
 
 }  // namespace conclave::sharding

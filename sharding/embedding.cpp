@@ -94,8 +94,7 @@ void VocabParallelEmbedding::apply(StepContext& context, std::span<const int32_t
                 case quant::CodeType::kBF16:
                     context.ops.from_bf16(half, width_, next);
                     break;
-                case quant::CodeType::kU4:
-                case quant::CodeType::kU8:  // row_storage() refused it
+                default:  // row_storage() refused scaled codes
                     break;
             }
         }

@@ -32,6 +32,7 @@ struct VectorItem {
     int64_t offset = 0;
     Interval elements;     ///< logical, of this rank
     float* out = nullptr;  ///< owned by the layer
+    int64_t rows = 0;      ///< > 0: a matrix [rows, length / rows]
 };
 
 struct LoadItems {

@@ -20,13 +20,19 @@ void ParallelLinear::apply(StepContext& context, quant::PreparedInput& x,
 void RowParallelLinear::apply_partial(StepContext& context, const float* x, int64_t rows,
                                       float* out) const {
     CONCLAVE_CHECK(!deterministic_);
-    const int64_t k = (*input_)[context.comm.rank()].size();
+    const Interval held = (*input_)[context.comm.rank()];
+    const int64_t k = held.size();
+    const Workspace::Scope scope(context.workspace);
+    quant::PreparedInput input(x, k, rows, k, context.ops, context.executor, context.workspace);
+    input.place({held, k_});
+    const quant::PartDescriptor& matrix = weights_->descriptor.parts[0];
+    if (scale_spans_ranks(matrix.rule, *input_))
+        share_statistics(context.comm, context, input, quant::statistics_per_row(matrix.rule, k_),
+                         [&](int64_t) -> const quant::PartDescriptor& { return matrix; });
     if (k == 0) {
         std::memset(out, 0, static_cast<size_t>(rows * n_) * sizeof(float));
         return;
     }
-    const Workspace::Scope scope(context.workspace);
-    quant::PreparedInput input(x, k, rows, k, context.ops, context.executor, context.workspace);
     method_->apply(*weights_, context.bases, input,
                    {std::span<float* const>(&out, 1), std::span<const int64_t>(&n_, 1)},
                    context.executor);

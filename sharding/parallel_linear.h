@@ -37,7 +37,7 @@ class RowParallelLinear {
     /// `x` [rows, own share of K], dense; `out` [rows, n] whole on every rank. Collective.
     void apply(StepContext& context, const float* x, int64_t rows, float* out) const;
     /// Fast mode: this rank's part of the sum, without bias, for callers that sum several things
-    /// in one reduction. Not collective.
+    /// in one reduction. Collective only where a dynamic activation scale spans ranks.
     void apply_partial(StepContext& context, const float* x, int64_t rows, float* out) const;
 
   private:

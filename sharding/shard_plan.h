@@ -26,6 +26,8 @@ struct PartShard {
     int64_t n = 0, k = 0;
     Cut rows, cols;
     bool replicated = false;  ///< elements may be held by more than one rank (norms, KV heads)
+    /// One matrix of this many of a 3-D parameter, which models name as [stacked, k, n].
+    int64_t stacked = 0;
 };
 
 class ShardPlan {

@@ -31,6 +31,9 @@ class Headers final : public quant::TensorLookup {
         checkpoint_.read(t->file, t->offset, bytes);
         return bytes;
     }
+    std::optional<std::string> metadata(const std::string& key) const override {
+        return checkpoint_.metadata(key);
+    }
 
   private:
     const Checkpoint& checkpoint_;
@@ -66,8 +69,8 @@ quant::MatrixSource fused_rows(std::string stem, int64_t n, int64_t k, int64_t s
 }
 
 /// Expert `e` of a 3-D parameter [experts, stored_n, k].
-quant::MatrixSource stacked(std::string stem, int64_t n, int64_t k, int64_t stored_n,
-                            int64_t row_offset, int64_t e, int64_t experts) {
+quant::MatrixSource stack(std::string stem, int64_t n, int64_t k, int64_t stored_n,
+                          int64_t row_offset, int64_t e, int64_t experts) {
     quant::MatrixSource s = fused_rows(std::move(stem), n, k, stored_n, row_offset);
     s.bare = true;
     s.lead = e;
@@ -141,7 +144,8 @@ WeightBuilder::Resolved WeightBuilder::resolve_linear(const std::vector<PartRequ
         const Interval rows = (*p.rows)[context_.rank], cols = (*p.cols)[context_.rank];
         out.stored.push_back(resolve(p.stored, follow_policy, !rows.empty() && !cols.empty()));
         const quant::MatrixSource& s = p.stored.front();
-        plan_.add({s.stem, s.n, s.k, p.rows, p.cols, p.replicated});
+        plan_.add(
+            {s.stem, s.n, s.k, p.rows, p.cols, p.replicated, std::max<int64_t>(s.lead_count, 0)});
         out.local.push_back({rows, cols});
         const quant::StoredMatrix& stored = out.stored.back();
         out.descriptor.parts.push_back(
@@ -312,6 +316,22 @@ ParallelLinear WeightBuilder::replicated(const std::vector<std::string>& stems, 
     return l;
 }
 
+std::vector<ParallelLinear> WeightBuilder::stacked(const std::string& stem, int64_t count,
+                                                   int64_t n, int64_t k) {
+    std::vector<ParallelLinear> all(static_cast<size_t>(count));
+    const size_t dot = stem.rfind('.');
+    for (int64_t e = 0; e < count; ++e) {
+        ParallelLinear& l = all[static_cast<size_t>(e)];
+        make(stem.substr(0, dot),
+             {{stem.substr(dot + 1),
+               {stack(stem, n, k, n, 0, e, count)},
+               plan_.over_ranks(n, kRowGranule),
+               plan_.whole(k)}},
+             true, l.weights_, l.method_);
+    }
+    return all;
+}
+
 VocabParallelEmbedding WeightBuilder::vocab_parallel_embedding(const std::string& stem,
                                                                int64_t vocab, int64_t width) {
     VocabParallelEmbedding e;
@@ -347,7 +367,7 @@ ExpertShards WeightBuilder::experts(const ExpertSource& s,
             return PartRequest{
                 name,
                 {source(one + name, s.width, s.hidden),
-                 stacked(fused13, s.width, s.hidden, 2 * s.width, offset, e, s.experts)},
+                 stack(fused13, s.width, s.hidden, 2 * s.width, offset, e, s.experts)},
                 width,
                 whole};
         };
@@ -355,7 +375,7 @@ ExpertShards WeightBuilder::experts(const ExpertSource& s,
         Resolved r2 = resolve_linear(
             {{s.down,
               {source(one + s.down, s.hidden, s.width),
-               stacked(fused2, s.hidden, s.width, s.hidden, 0, e, s.experts)},
+               stack(fused2, s.hidden, s.width, s.hidden, 0, e, s.experts)},
               hidden,
               context_.deterministic ? plan_.expert_whole(e, s.experts, s.width) : width}},
             true);
@@ -398,6 +418,13 @@ std::vector<float> WeightBuilder::vector(const std::string& tensor, int64_t n) {
     return v;
 }
 
+std::vector<float> WeightBuilder::matrix_of_biases(const std::string& tensor, int64_t rows,
+                                                   int64_t n) {
+    std::vector<float> v(rows * n);
+    vector_into({{tensor, rows * n, 0, rows}}, {0, rows * n}, v.data());
+    return v;
+}
+
 void WeightBuilder::vector_into(const std::vector<VectorSource>& alternatives, Interval elements,
                                 float* out) {
     if (context_.imagined) {  // norms of one, biases of zero
@@ -410,11 +437,13 @@ void WeightBuilder::vector_into(const std::vector<VectorSource>& alternatives, I
         if (!t) continue;
         used_.insert(s.tensor);
         const std::string& file = context_.checkpoint.files()[t->file].path;
-        if (t->shape != std::vector<int64_t>{s.length})
+        std::vector<int64_t> shape = {s.length};
+        if (s.rows > 0) shape = {s.rows, s.length / s.rows};
+        if (t->shape != shape)
             throw Error(ErrorCode::kBadContent, "tensor has the wrong shape")
                 .file(file)
                 .tensor(s.tensor)
-                .expected(fmt::format("[{}]", s.length))
+                .expected(fmt::format("[{}]", fmt::join(shape, ", ")))
                 .found(t->describe());
         if (t->type != StoredType::kF32 && t->type != StoredType::kF16 &&
             t->type != StoredType::kBF16)
@@ -424,7 +453,7 @@ void WeightBuilder::vector_into(const std::vector<VectorSource>& alternatives, I
                 .expected("BF16, F16 or F32")
                 .found(t->describe());
         items_.vectors.push_back({alternatives.front().tensor, alternatives.front().length,
-                                  s.tensor, s.offset, elements, out});
+                                  s.tensor, s.offset, elements, out, s.rows});
         return;
     }
     throw Error(ErrorCode::kBadContent, "tensor is missing")

@@ -92,6 +92,11 @@ class WeightBuilder {
     /// w13 and w2 of this rank's experts; `generic` serves where the format has no own method.
     [[nodiscard]] ExpertShards experts(const ExpertSource& source,
                                        std::shared_ptr<const quant::FusedMoeMethod> generic);
+    /// Each of the `count` matrices [n, k] of a 3-D parameter, its rows over ranks.
+    [[nodiscard]] std::vector<ParallelLinear> stacked(const std::string& stem, int64_t count,
+                                                      int64_t n, int64_t k);
+    /// [rows, n] numbers, whole on every rank.
+    std::vector<float> matrix_of_biases(const std::string& tensor, int64_t rows, int64_t n);
     /// A vector whole on every rank.
     std::vector<float> vector(const std::string& tensor, int64_t n);
 
@@ -139,6 +144,7 @@ class WeightBuilder {
     struct VectorSource {
         std::string tensor;
         int64_t length = 0, offset = 0;
+        int64_t rows = 0;  ///< > 0: stored as [rows, length / rows]
     };
     /// Biases of a column-parallel linear whose parts, of these sizes and cuts, may be fused.
     void add_biases(ParallelLinear& linear, const std::string& prefix,

@@ -69,7 +69,7 @@ ModelSummary inspect(const std::string& path, bool weights) {
     s.tokenizer =
         std::filesystem::exists(std::filesystem::path(files.directory) / "tokenizer.json", none);
     const quant::QuantizationRegistry formats = quant::QuantizationRegistry::built_in();
-    s.quantization = engine::quantization_source(files, formats).method;
+    s.quantization = files.quantization.method;
     const engine::ModelName name = engine::model_name(files.config, files.config_file);
     s.architecture = name.architecture;
     s.model_type = name.model_type;

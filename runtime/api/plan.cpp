@@ -80,6 +80,7 @@ LoadPlan plan(const EngineOptions& options, int ranks) {
             .expected("1 .. 65536")
             .found(std::to_string(ranks));
     const engine::ModelSetup model = engine::set_up_model(options, ranks);
+    engine::expect_runnable(model);
     const engine::ModelFiles& files = model.files;
     const engine::ModelShape& shape = model.shape;
     const sharding::LayoutChoice& layout = model.layout;

@@ -16,7 +16,8 @@ class FunctionRef<R(Args...)> {
   public:
     template <class F, class = std::enable_if_t<!std::is_same_v<std::decay_t<F>, FunctionRef>>>
     FunctionRef(F&& f)  // NOLINT: implicit on purpose
-        : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* o, Args... a) {
+        : object_(const_cast<void*>(static_cast<const void*>(&f))),
+          call_([](void* o, Args... a) -> R {
               return (*static_cast<std::remove_reference_t<F>*>(o))(static_cast<Args>(a)...);
           }) {}
     R operator()(Args... args) const { return call_(object_, static_cast<Args>(args)...); }

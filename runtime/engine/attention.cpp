@@ -114,8 +114,7 @@ void GroupedQueryAttention::rotate_and_store(StepContext& context, const StepBat
             case quant::CodeType::kBF16:
                 context.ops.to_bf16(head, d, reinterpret_cast<uint16_t*>(to));
                 break;
-            case quant::CodeType::kU4:
-            case quant::CodeType::kU8:  // parse_kv_dtype() knows none of these
+            default:  // parse_kv_dtype() knows no scaled codes
                 break;
         }
     };

@@ -22,13 +22,15 @@ namespace {
 namespace fs = std::filesystem;
 using sharding::CheckpointWriter;
 
-/// Writes decoded rows. A tile that is cut along K goes row by row.
+/// Writes decoded rows. A tile that is cut along K goes row by row; a matrix of a 3-D parameter is
+/// transposed, [k, n], as models name such parameters.
 class WritingSink final : public sharding::WeightSink {
   public:
     WritingSink(const CheckpointWriter& writer, bool bf16) : writer_(writer), bf16_(bf16) {}
 
     void put(const sharding::MatrixItem& item, const quant::PackedMatrix::Piece& piece,
              Interval rows, const quant::CodeTile& tile) override {
+        if (item.logical.lead >= 0) return put_transposed(item, piece, rows, tile);
         const std::string name = item.logical.stem + ".weight";
         const int64_t k = item.logical.k, width = item.cols.size(),
                       first = item.rows.begin + piece.rows.begin + rows.begin;
@@ -46,6 +48,22 @@ class WritingSink final : public sharding::WeightSink {
     }
 
   private:
+    void put_transposed(const sharding::MatrixItem& item, const quant::PackedMatrix::Piece& piece,
+                        Interval rows, const quant::CodeTile& tile) const {
+        const int64_t n = item.logical.n, k = item.logical.k, width = item.cols.size(),
+                      first = item.rows.begin + piece.rows.begin + rows.begin;
+        const quant::RowDecoder decoder(item.packed->layout);
+        std::vector<float> row(static_cast<size_t>(width)),
+            columns(static_cast<size_t>(width * tile.rows));
+        for (int64_t r = 0; r < tile.rows; ++r) {
+            decoder.decode(tile, r, row.data());
+            for (int64_t c = 0; c < width; ++c) columns[c * tile.rows + r] = row[c];
+        }
+        for (int64_t c = 0; c < width; ++c)
+            write(item.logical.stem, item.logical.lead * n * k + (item.cols.begin + c) * n + first,
+                  std::span(columns).subspan(c * tile.rows, tile.rows));
+    }
+
     void write(const std::string& tensor, int64_t first, std::span<const float> values) const {
         if (!bf16_) return writer_.write(tensor, first, std::as_bytes(values));
         std::vector<uint16_t> rounded(values.size());
@@ -61,8 +79,15 @@ class WritingSink final : public sharding::WeightSink {
 std::vector<sharding::OutputTensor> tensors_of(const sharding::WeightBuilder& builder) {
     std::map<std::string, std::vector<int64_t>> shapes;  // a tied head is declared twice
     for (const sharding::PartShard& p : builder.plan().parts())
-        shapes[p.name + ".weight"] = {p.n, p.k};
-    for (const sharding::VectorItem& v : builder.items().vectors) shapes[v.name] = {v.length};
+        if (p.stacked > 0)
+            shapes[p.name] = {p.stacked, p.k, p.n};
+        else
+            shapes[p.name + ".weight"] = {p.n, p.k};
+    for (const sharding::VectorItem& v : builder.items().vectors)
+        if (v.rows > 0)
+            shapes[v.name] = {v.rows, v.length / v.rows};
+        else
+            shapes[v.name] = {v.length};
     std::vector<sharding::OutputTensor> tensors;
     for (auto& [name, shape] : shapes) tensors.push_back({name, shape});
     return tensors;

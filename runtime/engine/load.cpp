@@ -90,6 +90,7 @@ void Engine::load(const EngineOptions& options) {
     ModelSetup model;
     comm::together(comm, [&] {
         model = set_up_model(options, comm.size());
+        expect_runnable(model);
         shape_ = model.shape;
         eos_ = eos_tokens(model.files.config, model.files.config_file, model.files.generation,
                           model.files.generation_file, shape_.vocab_size);

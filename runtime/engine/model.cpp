@@ -27,7 +27,7 @@ const Architecture& find_architecture(const Json& config, const std::string& fil
         if (name.architecture.empty() ? a.model_type == name.model_type
                                       : a.name == name.architecture)
             return a;
-        served += (served.empty() ? "" : ", ") + a.name;
+        if (a.unserved.empty()) served += (served.empty() ? "" : ", ") + a.name;
     }
     const std::string found = name.architecture.empty() ? name.model_type : name.architecture;
     throw Error(ErrorCode::kUnsupported, "this architecture is not served")

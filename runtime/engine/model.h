@@ -31,6 +31,8 @@ struct Architecture {
     std::unique_ptr<Model> (*build)(const ModelShape& shape, sharding::WeightBuilder& builder);
     /// Tensors that may be there and are not read; '*' stands for anything.
     std::vector<std::string> ignorable;
+    /// Why it cannot run, where only its weights are known; empty: it can.
+    std::string unserved = {};
 };
 
 /// Tensors that any decoder's checkpoint may have and that are not read.

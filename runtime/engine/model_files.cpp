@@ -14,11 +14,14 @@ uint64_t ModelFiles::fingerprint() const {
     Hasher h;
     h.add(config.dump());
     h.add(generation.dump());
+    h.add(quantization.method);
+    h.add(quantization.config.dump());  // what a file beside config.json says, too
     h.add(checkpoint->fingerprint());
     return h.value();
 }
 
-ModelFiles open_model_files(const std::string& path, bool weights) {
+ModelFiles open_model_files(const std::string& path, bool weights,
+                            const quant::QuantizationRegistry& formats) {
     ModelFiles files;
     std::error_code none;
     const fs::path p(path);
@@ -41,59 +44,25 @@ ModelFiles open_model_files(const std::string& path, bool weights) {
                 .file(files.generation_file)
                 .found(describe_json(files.generation));
     }
+    const auto read_sidecar = [&](const std::string& name) -> std::optional<quant::Sidecar> {
+        const std::string file = (fs::path(files.directory) / name).string();
+        if (!is_there(file)) return std::nullopt;
+        Json content = parse_json_file(file);
+        if (!content.is_object())
+            throw Error(ErrorCode::kBadContent, "not an object")
+                .file(file)
+                .found(describe_json(content));
+        return quant::Sidecar{std::move(content), file};
+    };
+    files.quantization = formats.source(files.config, files.config_file, read_sidecar);
     files.checkpoint = weights ? sharding::Checkpoint::open(path) : sharding::Checkpoint::none();
     return files;
-}
-
-namespace {
-
-/// What the files say, before another format claims it.
-QuantizationSource stated_source(const ModelFiles& files,
-                                 const quant::QuantizationRegistry& formats) {
-    const Json* q = find_json(files.config, "quantization_config", files.config_file);
-    if (!q) q = find_json(files.config, "compression_config", files.config_file);
-    if (q && !q->is_object())
-        throw Error(ErrorCode::kBadContent, "quantization_config is not an object")
-            .file(files.config_file)
-            .found(describe_json(*q));
-    if (q) {
-        std::string method = get_string(*q, "quant_method", files.config_file);
-        return {method, method, *q, files.config_file};
-    }
-    for (const std::string& name : formats.names())
-        for (const std::string& beside : formats.find(name)->config_files) {
-            const std::string file = (fs::path(files.directory) / beside).string();
-            if (!is_there(file)) continue;
-            Json config = parse_json_file(file);
-            if (!config.is_object())
-                throw Error(ErrorCode::kBadContent, "not an object")
-                    .file(file)
-                    .found(describe_json(config));
-            std::string method = get_string_or(config, "quant_method", name, file);
-            return {method, method, std::move(config), file};
-        }
-    return {"none", "none", Json::object(), files.config_file};
-}
-
-}  // namespace
-
-QuantizationSource quantization_source(const ModelFiles& files,
-                                       const quant::QuantizationRegistry& formats) {
-    QuantizationSource source = stated_source(files, formats);
-    for (const std::string& name : formats.names()) {
-        const auto& claims = formats.find(name)->claims;
-        if (claims && claims(source.config)) {
-            source.method = name;
-            break;
-        }
-    }
-    return source;
 }
 
 std::unique_ptr<quant::QuantizationConfig> choose_format(const ModelFiles& files,
                                                          const quant::QuantizationRegistry& formats,
                                                          const std::string& asked) {
-    const QuantizationSource source = quantization_source(files, formats);
+    const quant::QuantizationSource& source = files.quantization;
     std::string known;
     for (const std::string& name : formats.names()) known += (known.empty() ? "" : ", ") + name;
     if (!asked.empty() && !formats.find(asked))

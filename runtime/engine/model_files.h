@@ -14,26 +14,18 @@ struct ModelFiles {
     std::string config_file, generation_file;  ///< paths; generation_file may not exist
     Json config;
     Json generation = Json::object();
+    quant::QuantizationSource quantization;
     std::shared_ptr<const sharding::Checkpoint> checkpoint;
 
-    /// Equal on ranks that see the same config and headers.
+    /// Equal on ranks that see the same configs and headers.
     uint64_t fingerprint() const;
 };
 
 /// `path`: a directory, or a .safetensors file beside its config.json. Throws kMissingFile,
-/// kBadContent. Without `weights`, the checkpoint is
-/// none and only the JSON files need be there.
-ModelFiles open_model_files(const std::string& path, bool weights = true);
-
-/// Where a checkpoint says how it is quantized.
-struct QuantizationSource {
-    std::string method;  ///< the format that serves it: quant_method, or who claims it; "none"
-    std::string stated;  ///< quant_method
-    Json config;
-    std::string file;  ///< config.json, or one that a format keeps beside it
-};
-QuantizationSource quantization_source(const ModelFiles& files,
-                                       const quant::QuantizationRegistry& formats);
+/// kBadContent. Without `weights`, the checkpoint is none and only the JSON files need be there.
+ModelFiles open_model_files(
+    const std::string& path, bool weights = true,
+    const quant::QuantizationRegistry& formats = quant::QuantizationRegistry::built_in());
 
 /// The format of the checkpoint. `asked` (--quantization) may name it; naming another one is
 /// kUsage. A format that is not registered is kUnsupported.

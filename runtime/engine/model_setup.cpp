@@ -29,4 +29,11 @@ ModelSetup set_up_model(const EngineOptions& options, int ranks) {
     return s;
 }
 
+void expect_runnable(const ModelSetup& model) {
+    if (!model.architecture->unserved.empty())
+        throw Error(ErrorCode::kUnsupported,
+                    model.architecture->name + " cannot run: " + model.architecture->unserved)
+            .file(model.files.config_file);
+}
+
 }  // namespace conclave::engine

@@ -26,4 +26,7 @@ struct ModelSetup {
 /// For `ranks` ranks. Not collective. Throws kUsage, kMissingFile, kBadContent, kUnsupported.
 ModelSetup set_up_model(const EngineOptions& options, int ranks);
 
+/// Throws kUnsupported where the model's weights are known but nothing computes with them.
+void expect_runnable(const ModelSetup& model);
+
 }  // namespace conclave::engine

@@ -28,6 +28,34 @@ std::optional<quant::Encoding> parse_int_encoding(const std::string& text) {
     return e;
 }
 
+/// The formats of this name as their writers make them by default.
+std::optional<quant::Imagined> parse_float_encoding(const std::string& text) {
+    using quant::ActivationCode, quant::CodeType, quant::FactorType, quant::ScaleRule;
+    const auto encoding = [](CodeType code, FactorType scale, int64_t group) {
+        quant::Encoding e;
+        e.code = code, e.scale = scale, e.group = group;
+        if (code == CodeType::kT4) e.levels = quant::fp4_codebook();
+        return e;
+    };
+    if (text == "w8a8") {
+        const quant::ActivationRule per_token{
+            .code = ActivationCode::kInt8, .scale_rule = ScaleRule::kAbsMax, .top = 127};
+        return quant::Imagined{*parse_int_encoding("int8"), per_token};
+    }
+    if (text == "fp8") {
+        quant::Encoding e = encoding(CodeType::kE4M3, FactorType::kF32, 128);
+        e.group_rows = 128;
+        return quant::Imagined{e, quant::ActivationRule{.code = ActivationCode::kE4M3,
+                                                        .scale_rule = ScaleRule::kAbsMax,
+                                                        .group = 128,
+                                                        .top = 448}};
+    }
+    if (text == "mxfp8") return quant::Imagined{encoding(CodeType::kE4M3, FactorType::kE8M0, 32)};
+    if (text == "mxfp4") return quant::Imagined{encoding(CodeType::kT4, FactorType::kE8M0, 32)};
+    if (text == "nvfp4") return quant::Imagined{encoding(CodeType::kT4, FactorType::kE4M3, 16)};
+    return std::nullopt;
+}
+
 }  // namespace
 
 quant::Activations parse_activations(const std::string& text) {
@@ -61,8 +89,11 @@ std::optional<quant::Imagined> parse_dummy(const EngineOptions& o) {
          {quant::CodeType::kF32, quant::CodeType::kF16, quant::CodeType::kBF16})
         if (o.dummy_dtype == quant::code_name(t)) return quant::Imagined{{t}};
     if (const auto encoding = parse_int_encoding(o.dummy_dtype)) return quant::Imagined{*encoding};
+    if (const auto imagined = parse_float_encoding(o.dummy_dtype)) return imagined;
     throw Error(ErrorCode::kUsage, "--dummy-dtype is not a type")
-        .expected("bf16, f16, f32, or int2 .. int8 with a group size or without: int4-g32, int8")
+        .expected(
+            "bf16, f16, f32, fp8 (blocks, fp8 inputs), mxfp8, mxfp4, nvfp4, w8a8 (int8 inputs), or "
+            "int2 .. int8 with a group size or without: int4-g32, int8")
         .found("'" + o.dummy_dtype + "'");
 }
 

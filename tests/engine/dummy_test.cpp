@@ -65,6 +65,13 @@ TEST(Dummy, TypesAndRefusals) {
         EXPECT_LT(engine.stats().resident_weight_bytes, bytes[0] * 3 / 4);  // embeddings stay bf16
         EXPECT_EQ(generate(engine, {1, 2, 3}, 4).size(), 4u);
     });
+    for (const char* type : {"w8a8", "fp8", "mxfp8", "mxfp4", "nvfp4"}) {
+        options.dummy_dtype = type;
+        with_engine(1, options, [&](Engine& engine) {
+            EXPECT_LT(engine.stats().resident_weight_bytes, bytes[0] * 3 / 4) << type;
+            for (const float v : score(engine, {1, 2, 3, 4})) EXPECT_TRUE(std::isfinite(v)) << type;
+        });
+    }
     for (const char* unknown : {"int1", "int9", "int4-", "int4-g0", "int4-g", "int4-g8x", "u4"}) {
         options.dummy_dtype = unknown;
         EXPECT_THROW(Engine(options, Comm::self()), Error) << unknown;

@@ -206,8 +206,7 @@ void attend(const AttentionCall& call) {
             return attend_codes<S, F16Codes<S>>(call);
         case CodeType::kBF16:
             return attend_codes<S, BF16Codes<S>>(call);
-        case CodeType::kU4:
-        case CodeType::kU8:  // no cache has them
+        default:  // no cache has scaled codes
             return;
     }
 }
