@@ -28,6 +28,7 @@ class SafetensorsCheckpoint final : public Checkpoint {
             const File& file = handles_.emplace_back(path);
             SafetensorsHeader header = read_safetensors_header(file, index, counters_);
             files_.push_back({path, file.size(), header.hash});
+            metadata_.push_back(std::move(header.metadata));
             tensors_.insert(tensors_.end(), std::make_move_iterator(header.tensors.begin()),
                             std::make_move_iterator(header.tensors.end()));
         }
@@ -72,6 +73,20 @@ class SafetensorsCheckpoint final : public Checkpoint {
                              [](const StoredTensor& t, std::string_view n) { return t.name < n; });
         return at != tensors_.end() && at->name == name ? &*at : nullptr;
     }
+    std::optional<std::string> metadata(std::string_view key) const override {
+        std::optional<std::string_view> found;
+        for (size_t i = 0; i < metadata_.size(); ++i) {
+            const auto text = metadata_[i].find(key);
+            if (text && found && *text != *found)
+                throw Error(ErrorCode::kBadContent, "files of a checkpoint contradict each other")
+                    .file(files_[i].path)
+                    .expected("__metadata__ of " + in_quotes(std::string(key)) +
+                              " as in the files before")
+                    .found(in_quotes(std::string(*text)));
+            if (text) found = text;
+        }
+        return found ? std::optional<std::string>(*found) : std::nullopt;
+    }
     void read(int file, uint64_t offset, std::span<std::byte> out) const override {
         CONCLAVE_CHECK(file >= 0 && static_cast<size_t>(file) < handles_.size());
         counted_read(handles_[static_cast<size_t>(file)], offset, out, counters_);
@@ -92,6 +107,7 @@ class SafetensorsCheckpoint final : public Checkpoint {
     std::vector<File> handles_;
     std::vector<CheckpointFile> files_;
     std::vector<StoredTensor> tensors_;
+    std::vector<Metadata> metadata_;  ///< one a file
     mutable ReadCounters counters_;
 };
 
@@ -117,6 +133,7 @@ class EmptyCheckpoint final : public Checkpoint {
     const std::vector<CheckpointFile>& files() const override { return files_; }
     const std::vector<StoredTensor>& tensors() const override { return tensors_; }
     const StoredTensor* find(std::string_view) const override { return nullptr; }
+    std::optional<std::string> metadata(std::string_view) const override { return std::nullopt; }
     void read(int, uint64_t, std::span<std::byte>) const override {
         throw Error(ErrorCode::kInternal, "read of a checkpoint without files");
     }
@@ -141,7 +158,7 @@ std::shared_ptr<const Checkpoint> Checkpoint::none() { return std::make_shared<E
 uint64_t Checkpoint::fingerprint() const {
     Hasher hash;
     hash.add(files().size());
-    for (const CheckpointFile& f : files()) hash.add(f.bytes);
+    for (const CheckpointFile& f : files()) hash.add(f.bytes).add(f.header_hash);
     hash.add(tensors().size());
     for (const StoredTensor& t : tensors()) {
         hash.add(t.name).add(static_cast<int>(t.type)).add(t.shape.size());

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -75,12 +76,17 @@ class Checkpoint {
     virtual const std::vector<StoredTensor>& tensors() const = 0;  ///< sorted by name
     virtual const StoredTensor* find(std::string_view name) const = 0;
 
+    /// What a file says of itself or of a tensor under `key` (safetensors: __metadata__), nullopt
+    /// where none does. Throws kBadContent where two files say different things.
+    virtual std::optional<std::string> metadata(std::string_view key) const = 0;
+
     /// Reads [offset, offset + out.size()) of a file. Any thread. Throws kBadContent when the file
     /// has become shorter, kMissingFile when it cannot be read; both name the file.
     virtual void read(int file, uint64_t offset, std::span<std::byte> out) const = 0;
     virtual const ReadCounters& counters() const = 0;
 
-    /// Hash over all names, types, shapes, ranges and file sizes: equal on ranks that see the same.
+    /// Hash over all headers, names, types, shapes, ranges and file sizes: equal on ranks that see
+    /// the same.
     uint64_t fingerprint() const;
 };
 

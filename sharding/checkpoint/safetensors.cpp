@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <unordered_set>
 #include <utility>
 
 #include "runtime/base/error.h"
@@ -78,6 +77,7 @@ class HeaderHandler final : public JsonHandler {
 
     void on_string(std::string& v) override {
         if (expects_ == Expects::kMetadataText) {
+            metadata_.add(metadata_key_, v);
             expects_ = Expects::kMetadataKey;
         } else if (expects_ == Expects::kType) {
             const auto known = std::find_if(kTypes.begin(), kTypes.end(),
@@ -94,8 +94,8 @@ class HeaderHandler final : public JsonHandler {
         if (expects_ == Expects::kName) {
             begin_entry(key);
         } else if (expects_ == Expects::kMetadataKey) {
-            if (!metadata_.insert(key).second) fail("duplicate metadata key " + in_quotes(key));
-            if (metadata_.size() > kMaxMetadata) fail("too many metadata entries");
+            if (metadata_.size() == kMaxMetadata) fail("too many metadata entries");
+            metadata_key_ = std::move(key);
             expects_ = Expects::kMetadataText;
         } else {
             begin_field(key);
@@ -119,6 +119,9 @@ class HeaderHandler final : public JsonHandler {
     }
     void on_end_object() override {
         if (expects_ == Expects::kField) end_tensor();
+        if (expects_ == Expects::kMetadataKey)
+            if (const auto twice = metadata_.seal())
+                fail("duplicate metadata key " + in_quotes(*twice));
         expects_ = Expects::kName;
     }
     void on_begin_array() override {
@@ -137,6 +140,7 @@ class HeaderHandler final : public JsonHandler {
     }
 
     std::vector<StoredTensor> take() { return std::move(tensors_); }
+    Metadata take_metadata() { return std::move(metadata_); }
 
   private:
     enum class Expects {
@@ -255,7 +259,8 @@ class HeaderHandler final : public JsonHandler {
     size_t offsets_read_ = 0;
     unsigned fields_ = 0;
     bool has_metadata_ = false;
-    std::unordered_set<std::string> metadata_;
+    std::string metadata_key_;
+    Metadata metadata_;
     std::vector<StoredTensor> tensors_;
 };
 
@@ -347,6 +352,7 @@ SafetensorsHeader read_safetensors_header(const File& file, int index, ReadCount
     const size_t last = text.find_last_not_of(' ');  // padding may be longer than a token
     read_json(std::string_view(text).substr(0, last + 1), limits, handler);
     header.tensors = handler.take();
+    header.metadata = handler.take_metadata();
 
     place_tensors(header.tensors, file, kLengthBytes + length);
     const auto by_name = [](const StoredTensor& a, const StoredTensor& b) {

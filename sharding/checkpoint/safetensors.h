@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/base/file.h"
+#include "sharding/checkpoint/metadata.h"
 #include "sharding/checkpoint/reader.h"
 
 namespace conclave::sharding {
@@ -15,6 +16,7 @@ constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 struct SafetensorsHeader {
     std::vector<StoredTensor> tensors;  ///< sorted by name; offsets from the start of the file
     uint64_t hash = 0;                  ///< of the JSON bytes
+    Metadata metadata;                  ///< sealed
 };
 
 /// Reads and checks the header; `index` becomes StoredTensor::file. Memory stays proportional to

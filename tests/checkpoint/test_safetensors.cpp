@@ -173,6 +173,39 @@ TEST(Safetensors, FingerprintSeesEveryDifference) {
     EXPECT_NE(base, of({{"c", "U8", {2, 3}, "abcdef"}, {"b", "U8", {1}, "x"}}));
     EXPECT_NE(base, of({{"b", "U8", {1}, "x"}, {"a", "U8", {2, 3}, "abcdef"}}));
     EXPECT_NE(base, of({{"a", "U8", {2, 3}, "abcdef"}}));
+    const auto with = [&](const char* text) {
+        write_file(dir / "f.safetensors",
+                   testing::safetensors_bytes({{"a", "U8", {1}, "x"}}, {{"a", text}}));
+        return Checkpoint::open(dir / "f.safetensors")->fingerprint();
+    };
+    EXPECT_EQ(with("1"), with("1"));
+    EXPECT_NE(with("1"), with("2"));
+}
+
+TEST(Safetensors, MetadataOfAllFiles) {
+    const TempDir dir;
+    const auto write = [&](const char* name, const char* tensor,
+                           const std::vector<std::pair<std::string, std::string>>& metadata) {
+        write_file(dir / name, testing::safetensors_bytes({{tensor, "U8", {1}, "x"}}, metadata));
+    };
+    write("1.safetensors", "a", {{"format", "pt"}, {"a", "1"}, {"both", "x"}, {"", "none"}});
+    write("2.safetensors", "b", {{"b", ""}, {"both", "y"}, {"format", "pt"}});
+    write_file(dir / "model.safetensors.index.json",
+               R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})");
+    const auto checkpoint = Checkpoint::open(dir.path());
+    EXPECT_EQ(checkpoint->metadata("format"), "pt");
+    EXPECT_EQ(checkpoint->metadata("a"), "1");
+    EXPECT_EQ(checkpoint->metadata("b"), "");
+    EXPECT_EQ(checkpoint->metadata(""), "none");
+    EXPECT_EQ(checkpoint->metadata("c"), std::nullopt);
+    EXPECT_EQ(Checkpoint::none()->metadata("a"), std::nullopt);
+    try {
+        checkpoint->metadata("both");
+        FAIL() << "nothing thrown";
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kBadContent);
+        EXPECT_NE(std::string(e.what()).find("2.safetensors"), std::string::npos) << e.what();
+    }
 }
 
 TEST(Safetensors, HeaderHashFollowsTheHeader) {
