@@ -1,5 +1,6 @@
 #include "quant/quantize_row.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -12,68 +13,57 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kTopE4M3 = 448, kTopE2M1 = 6;
 
-/// How one row or group becomes codes: code = round((x * times) / over) + zero, value =
-/// (code - zero) * scale. One of times and over is 1, but for kE4M3Times. A scale of 0: all zeros.
-/// NaN: the row is not finite, or its scale is too large for f32.
+/// How one row or group becomes codes.
 struct GroupScale {
-    float times = 1, over = 1, scale = 0, zero = 0;
+    /// A scale of 0 stands for zeros, NaN for a group that is not finite or whose scale is too
+    /// large for f32: then nothing is rounded.
+    CodeRounding rounding;
+
+    static GroupScale constant(float scale) { return {{.scale = scale}}; }
+    bool rounds() const { return rounding.scale != 0 && !std::isnan(rounding.scale); }
 };
 
-/// The greatest x[i] and -x[i], both infinite where an x is not finite.
-struct Range {
-    float most = -kInf, negated = -kInf;
-    float amax() const { return std::max(most, negated); }
-};
-
-Range range_of(const float* x, int64_t n) {
-    Range r;
-    for (int64_t i = 0; i < n; ++i) {
-        if (!std::isfinite(x[i])) return {kInf, kInf};
-        r.most = std::max(r.most, x[i]);
-        r.negated = std::max(r.negated, -x[i]);
-    }
-    return r;
+float round_e4m3(float v) {
+    const Minifloat& t = kMinifloatE4M3;
+    v = std::clamp(v, -t.top, t.top);
+    const auto exponent = std::bit_cast<uint32_t>(v) & 0x7f800000;
+    const float unit = std::max(std::bit_cast<float>(exponent), t.least) * t.magic;
+    return (v + unit) - unit;
 }
 
-float round_minifloat(float v, float top, int mantissa_bits, int least_exponent) {
-    v = std::min(std::max(v, -top), top);
-    const int exponent = v == 0 ? least_exponent : std::max(std::ilogb(v), least_exponent);
-    return std::ldexp(std::nearbyint(std::ldexp(v, mantissa_bits - exponent)),
-                      exponent - mantissa_bits);
+/// 2^(stored - 127), the exponent as f32 and E8M0 store it, within 0 .. 254.
+float stored_power(int stored) {
+    stored = std::clamp(stored, 0, 254);
+    return std::bit_cast<float>(stored == 0 ? 0x400000u : static_cast<uint32_t>(stored) << 23);
 }
-float round_e4m3(float v) { return round_minifloat(v, kTopE4M3, 3, -6); }
-float round_e2m1(float v) { return round_minifloat(v, kTopE2M1, 1, 0); }
-
-/// 2^e, 2^-127 included.
-float power_of_two(int e) { return std::ldexp(1.0f, e); }
 
 float ceil_power(float v) {
-    int exponent = 0;
-    const float fraction = std::frexp(v, &exponent);
-    if (fraction == 0.5f) --exponent;
-    return power_of_two(std::clamp(exponent, -127, 127));
+    if (v <= 0x1p-127f) return 0x1p-127f;
+    return stored_power(static_cast<int>((std::bit_cast<uint32_t>(v) + 0x7fffff) >> 23));
 }
 
-/// As ScaleRule::kEvenPow2 says; the exponent is clamped to those that E8M0 has.
+/// As ScaleRule::kEvenPow2 says.
 float even_power(float amax, float top) {
     const uint32_t bits = std::bit_cast<uint32_t>(amax) + 0x200000;
-    const int stored = static_cast<int>(bits >> 23 & 0xff) - static_cast<int>(top);
-    return power_of_two(std::clamp(stored, 0, 254) - 127);
+    return stored_power(static_cast<int>(bits >> 23) - static_cast<int>(top));
 }
 
 GroupScale one_scale(const ActivationRule& rule, float scale, float zero = 0) {
-    if (!std::isfinite(scale)) return {.scale = kNaN};
-    if (!rule.reciprocal) return {.over = scale, .scale = scale, .zero = zero};
-    const float times = 1 / scale;
-    return {.times = times, .scale = std::isfinite(times) ? scale : 0, .zero = zero};
+    if (!std::isfinite(scale)) return GroupScale::constant(kNaN);
+    GroupScale g{{.scale = scale, .zero = zero}};
+    (rule.zero_inside ? g.rounding.before : g.rounding.after) = zero;
+    (rule.reciprocal ? g.rounding.times : g.rounding.over) = rule.reciprocal ? 1 / scale : scale;
+    return std::isfinite(g.rounding.times) ? g : GroupScale::constant(0);
 }
+
+/// E8M0 scales have exact inverses.
+GroupScale power_scale(float scale) { return {{.times = 1 / scale, .scale = scale}}; }
 
 GroupScale min_max_scale(const ActivationRule& rule, const float* statistics) {
     const float most = statistics[0], least = -statistics[1];
     float scale = (most - least) / 255;
-    // A row that has one value: it is kept to the next whole number, a row of zeros exactly.
+    // A row of one value is rounded to a whole number: a row of zeros stays one.
     if (scale == 0) scale = 1;
     return one_scale(rule, scale, std::nearbyint(-128 - least / scale));
 }
@@ -81,17 +71,18 @@ GroupScale min_max_scale(const ActivationRule& rule, const float* statistics) {
 GroupScale e4m3_scale(const ActivationRule& rule, float amax) {
     const bool times = rule.scale_rule == ScaleRule::kE4M3Times;
     const float g = times ? 1 / rule.scale : rule.scale;
-    const float stored = round_e4m3(g * amax / kTopE2M1);
-    if (!(stored > 0)) return {};
-    if (times) return {.times = g, .over = stored, .scale = stored * rule.scale};
+    const float stored = std::isfinite(g) ? round_e4m3(g * amax / kMinifloatE2M1.top) : 0;
+    if (!(stored > 0)) return GroupScale::constant(0);
+    if (times) return {{.times = g, .over = stored, .scale = stored * rule.scale}};
     const float scale = stored / g, inverse = 1 / scale;
-    return {.times = inverse, .scale = std::isfinite(inverse) ? scale : 0};
+    return std::isfinite(inverse) ? GroupScale{{.times = inverse, .scale = scale}}
+                                  : GroupScale::constant(0);
 }
 
 /// Of the group whose statistics these are. A static rule has one: amax, for what is not finite.
 GroupScale group_scale(const ActivationRule& rule, const float* statistics) {
     const float amax = statistics[0];
-    if (!(amax < kInf)) return {.scale = kNaN};
+    if (!(amax < kInf)) return GroupScale::constant(kNaN);
     switch (rule.scale_rule) {
         case ScaleRule::kStatic:
             return one_scale(rule, rule.scale, rule.zero);
@@ -100,9 +91,9 @@ GroupScale group_scale(const ActivationRule& rule, const float* statistics) {
         case ScaleRule::kMinMax:
             return min_max_scale(rule, statistics);
         case ScaleRule::kCeilPow2:
-            return one_scale(rule, ceil_power(std::max(amax, rule.least) / rule.top));
+            return power_scale(ceil_power(std::max(amax, rule.least) / rule.top));
         case ScaleRule::kEvenPow2:
-            return one_scale(rule, even_power(amax, rule.top));
+            return power_scale(even_power(amax, rule.top));
         case ScaleRule::kE4M3Times:
         case ScaleRule::kE4M3Over:
             return e4m3_scale(rule, amax);
@@ -113,37 +104,43 @@ GroupScale group_scale(const ActivationRule& rule, const float* statistics) {
     CONCLAVE_CHECK(false);
 }
 
-float int8_code(const ActivationRule& rule, const GroupScale& g, float x) {
-    const float v = x * g.times / g.over;
-    const float code = rule.zero_inside ? std::nearbyint(v + g.zero) : std::nearbyint(v) + g.zero;
-    return std::min(std::max(code, -128.0f), 127.0f);
-}
-
 void quantize_group(const ActivationRule& rule, const GroupScale& g, const float* x, int64_t n,
-                    float* out) {
-    for (int64_t i = 0; i < n; ++i) {
-        if (g.scale == 0 || std::isnan(g.scale))
-            out[i] = g.scale;
-        else if (rule.code == ActivationCode::kInt8)
-            out[i] = (int8_code(rule, g, x[i]) - g.zero) * g.scale;
-        else if (rule.code == ActivationCode::kE4M3)
-            out[i] = round_e4m3(x[i] * g.times / g.over) * g.scale;
-        else
-            out[i] = round_e2m1(x[i] * g.times / g.over) * g.scale;
-    }
+                    const VectorOps& ops, float* out) {
+    if (!g.rounds())
+        std::fill_n(out, n, g.rounding.scale);
+    else if (rule.code == ActivationCode::kInt8)
+        ops.round_int8(g.rounding, x, n, out);
+    else
+        ops.round_minifloat(rule.code == ActivationCode::kE4M3 ? kMinifloatE4M3 : kMinifloatE2M1,
+                            g.rounding, x, n, out);
 }
 
-/// body(group, begin, end) for each group of which columns are held; begin and end count from the
-/// first column held.
-template <class Body>
-void for_groups(const ActivationRule& rule, const RowSpan& span, Body body) {
-    const int64_t width = rule.dynamic() && rule.group > 0 ? rule.group : span.width;
-    for (int64_t c = span.columns.begin; c < span.columns.end;) {
-        const int64_t group = c / width;
-        const int64_t end = std::min(span.columns.end, (group + 1) * width);
-        body(group, c - span.columns.begin, end - span.columns.begin);
-        c = end;
+/// Columns that share a scale.
+int64_t group_width(const ActivationRule& rule, const RowSpan& span) {
+    return rule.dynamic() && rule.group > 0 ? rule.group : span.width;
+}
+
+float whole_amax(const float* x, int64_t n, const VectorOps& ops) {
+    float amax = 0;
+    if (n > 0) ops.group_amax(x, n, n, &amax);
+    return amax;
+}
+
+/// The codes of a run and their sum.
+int32_t code_run(const GroupScale& g, const float* x, int64_t n, const int32_t* order,
+                 const VectorOps& ops, int8_t* codes) {
+    constexpr int64_t kAtOnce = 256;
+    float gathered[kAtOnce];
+    int32_t sum = 0;
+    for (int64_t c = 0; c < n; c += kAtOnce) {
+        const int64_t part = std::min(kAtOnce, n - c);
+        if (order)
+            for (int64_t i = 0; i < part; ++i) gathered[i] = x[order[c + i]];
+        int32_t part_sum = 0;
+        ops.code_int8(g.rounding, order ? gathered : x + c, part, codes + c, &part_sum);
+        sum += part_sum;
     }
+    return sum;
 }
 
 }  // namespace
@@ -155,18 +152,16 @@ int64_t statistics_per_row(const ActivationRule& rule, int64_t width) {
 }
 
 void row_statistics(const ActivationRule& rule, const float* x, const RowSpan& span,
-                    const VectorOps&, float* out) {
+                    const VectorOps& ops, float* out) {
     if (!rule.dynamic()) return;
-    if (rule.scale_rule == ScaleRule::kMinMax) {
-        const Range r = range_of(x, span.columns.size());
-        out[0] = r.most;
-        out[1] = r.negated;
-        return;
-    }
+    const int64_t n = span.columns.size();
+    if (rule.scale_rule == ScaleRule::kMinMax) return ops.range(x, n, &out[0], &out[1]);
     std::fill_n(out, statistics_per_row(rule, span.width), -kInf);
-    for_groups(rule, span, [&](int64_t group, int64_t begin, int64_t end) {
-        out[group] = range_of(x + begin, end - begin).amax();
-    });
+    if (n <= 0) return;
+    const int64_t width = group_width(rule, span), group = span.columns.begin / width;
+    const int64_t head = std::min(n, (group + 1) * width - span.columns.begin);
+    ops.group_amax(x, head, head, out + group);
+    ops.group_amax(x + head, n - head, width, out + group + 1);
 }
 
 void quantize_row(const ActivationRule& rule, const float* x, const RowSpan& span,
@@ -178,40 +173,42 @@ void quantize_row(const ActivationRule& rule, const float* x, const RowSpan& spa
     }
     if (rule.code == ActivationCode::kBF16) return ops.round_bf16(x, n, out);
     CONCLAVE_CHECK(statistics || !rule.dynamic());
-    const float held = rule.dynamic() ? 0 : range_of(x, n).amax();
+    const float held = rule.dynamic() ? 0 : whole_amax(x, n, ops);
     if (!rule.dynamic()) statistics = &held;
-    for_groups(rule, span, [&](int64_t group, int64_t begin, int64_t end) {
-        quantize_group(rule, group_scale(rule, statistics + group), x + begin, end - begin,
-                       out + begin);
-    });
+    const int64_t width = group_width(rule, span);
+    for (int64_t c = 0; c < n;) {
+        const int64_t group = (span.columns.begin + c) / width;
+        const int64_t end = std::min(n, (group + 1) * width - span.columns.begin);
+        quantize_group(rule, group_scale(rule, statistics + group), x + c, end - c, ops, out + c);
+        c = end;
+    }
 }
 
 void quantize_int8_row(const ActivationRule& rule, const float* x, const RowSpan& span,
-                       const float* statistics, const Grouping& groups, const VectorOps&,
+                       const float* statistics, const Grouping& groups, const VectorOps& ops,
                        std::byte* out) {
     CONCLAVE_CHECK(rule.code == ActivationCode::kInt8 && (statistics || !rule.dynamic()));
     CONCLAVE_CHECK(groups.columns == span.columns.size());
-    const float held = rule.dynamic() ? 0 : range_of(x, span.columns.size()).amax();
-    GroupScale g = group_scale(rule, rule.dynamic() ? statistics : &held);
-    const bool zeros = g.scale == 0 || std::isnan(g.scale);
-    if (zeros) g.zero = 0;
+    const float held = rule.dynamic() ? 0 : whole_amax(x, groups.columns, ops);
+    const GroupScale g = group_scale(rule, rule.dynamic() ? statistics : &held);
     int8_t* codes = reinterpret_cast<int8_t*>(out);
     std::byte* tail = out + int8_scales_at(groups);
-    std::memcpy(tail, &g.scale, 4);
-    std::memcpy(tail + 4, &g.zero, 4);
+    std::memcpy(tail, &g.rounding.scale, 4);
+    std::memcpy(tail + 4, &g.rounding.zero, 4);
+    int32_t* sums = reinterpret_cast<int32_t*>(tail + 8);
+    if (!g.rounds()) {
+        std::memset(codes, 0, static_cast<size_t>(groups.padded));
+        std::fill_n(sums, groups.runs.size(), 0);
+        return;
+    }
     int64_t column = 0;
-    for (size_t r = 0; r < groups.runs.size(); ++r) {
-        const int64_t n = groups.runs[r].columns;
-        int32_t sum = 0;
-        for (int64_t i = 0; i < n; ++i, ++column) {
-            const size_t at = static_cast<size_t>(column);
-            const int64_t from = groups.order.empty() ? column : groups.order[at];
-            codes[i] = zeros ? int8_t{0} : static_cast<int8_t>(int8_code(rule, g, x[from]));
-            sum += codes[i];
-        }
-        for (int64_t i = n; i < round_up(n, kRunGranule); ++i) codes[i] = 0;
-        codes += round_up(n, kRunGranule);
-        std::memcpy(tail + 8 + r * 4, &sum, 4);
+    for (const Run& run : groups.runs) {
+        const int64_t n = run.columns, padded = round_up(n, kRunGranule);
+        const int32_t* order = groups.order.empty() ? nullptr : groups.order.data() + column;
+        *sums++ = code_run(g, order ? x : x + column, n, order, ops, codes);
+        std::fill_n(codes + n, padded - n, int8_t{0});
+        codes += padded;
+        column += n;
     }
 }
 

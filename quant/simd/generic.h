@@ -43,7 +43,6 @@ struct Generic {
     }
     static V load_f16(const std::byte* p) { return load_f16_part(p, 16); }
     static V load_bf16(const std::byte* p) { return load_bf16_part(p, 16); }
-    /// 16 unsigned bytes
     /// Byte i of 8: element i below, 8 + i above.
     static V load_u4(const std::byte* p) {
         float f[16];
@@ -53,10 +52,33 @@ struct Generic {
         }
         return load(f);
     }
+    /// 16 unsigned bytes
     static V load_u8(const std::byte* p) {
         float f[16];
         for (int i = 0; i < 16; ++i) f[i] = static_cast<float>(p[i]);
         return load(f);
+    }
+    /// 16 numbers of E4M3FN
+    static V load_e4m3(const std::byte* p) {
+        float f[16];
+        for (int i = 0; i < 16; ++i) {
+            const auto c = static_cast<uint32_t>(p[i]);
+            // As a f16 it is 2^-8 of itself.
+            const auto half = static_cast<uint16_t>((c & 128) << 8 | (c & 127) << 7);
+            f[i] = (c & 127) == 127 ? __builtin_nanf("") : f16_to_f32(half) * 256;
+        }
+        return load(f);
+    }
+    /// 2^(byte - 127), 255 is NaN
+    static V load_e8m0(const std::byte* p) {
+        uint32_t bits[16];
+        for (int i = 0; i < 16; ++i) {
+            const auto b = static_cast<uint32_t>(p[i]);
+            bits[i] = b << 23 | (b == 0 || b == 255 ? 0x400000u : 0u);
+        }
+        V v;
+        std::memcpy(&v, bits, sizeof v);
+        return v;
     }
     static V load_f32_part(const std::byte* p, int n) {
         V v = zero();
@@ -112,6 +134,21 @@ struct Generic {
     }
     static V min(V a, V b) {
         for (int i = 0; i < 4; ++i) a.q[i] = select(a.q[i] < b.q[i], a.q[i], b.q[i]);
+        return a;
+    }
+    /// To whole numbers, ties to even.
+    static V round(V a) {
+        constexpr float kWhole = 0x1p23f;  // floats from here on are whole
+        const F4 most = set1(kWhole).q[0], zero = {};
+        for (int i = 0; i < 4; ++i) {
+            const F4 v = a.q[i], magic = select(v < zero, -most, most);
+            a.q[i] = select((v < zero ? -v : v) < most, (v + magic) - magic, v);
+        }
+        return a;
+    }
+    /// 2^floor(log2 |a|); 0 for zeros and subnormal numbers.
+    static V power(V a) {
+        for (int i = 0; i < 4; ++i) a.q[i] = (F4)((I4)a.q[i] & 0x7f800000);
         return a;
     }
     /// ((0+8)+(4+12)) + ... : halves are added until one lane is left

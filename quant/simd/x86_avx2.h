@@ -49,6 +49,19 @@ struct Avx2 {
         return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)),
                 _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(v, v)))};
     }
+    /// 16 numbers of E4M3FN, which as f16 are 2^-8 of themselves
+    static V load_e4m3(const std::byte* p) {
+        const __m256i top = _mm256_slli_epi16(_mm256_cvtepu8_epi16(half(p)), 8);
+        const __m256i f16 = _mm256_and_si256(_mm256_srai_epi16(top, 1),
+                                             _mm256_set1_epi16(static_cast<short>(0xbf80)));
+        return {e4m3(_mm256_castsi256_si128(f16)), e4m3(_mm256_extracti128_si256(f16, 1))};
+    }
+    /// 2^(byte - 127), 255 is NaN
+    static V load_e8m0(const std::byte* p) {
+        const __m128i b = half(p);
+        return {e8m0(_mm256_cvtepu8_epi32(b)),
+                e8m0(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(b, b)))};
+    }
     static V load_f32_part(const std::byte* p, int n) {
         return load_part(reinterpret_cast<const float*>(p), n);
     }
@@ -79,6 +92,16 @@ struct Avx2 {
     /// b where either is NaN
     static V max(V a, V b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
     static V min(V a, V b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+    /// To whole numbers, ties to even.
+    static V round(V a) {
+        constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        return {_mm256_round_ps(a.lo, kNearest), _mm256_round_ps(a.hi, kNearest)};
+    }
+    /// 2^floor(log2 |a|); 0 for zeros and subnormal numbers.
+    static V power(V a) {
+        const __m256 exponent = _mm256_castsi256_ps(_mm256_set1_epi32(0x7f800000));
+        return {_mm256_and_ps(a.lo, exponent), _mm256_and_ps(a.hi, exponent)};
+    }
     /// ((0+8)+(4+12)) + ... : halves are added until one lane is left
     static float sum(V v) {
         const __m256 a = _mm256_add_ps(v.lo, v.hi);
@@ -132,6 +155,17 @@ struct Avx2 {
     }
     static __m128i half(const std::byte* p) {
         return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    }
+    static __m256 e4m3(__m128i f16) {
+        const __m256 v = _mm256_mul_ps(_mm256_cvtph_ps(f16), _mm256_set1_ps(256));
+        const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+        return _mm256_or_ps(v, _mm256_cmp_ps(size, _mm256_set1_ps(480), _CMP_EQ_OQ));
+    }
+    static __m256 e8m0(__m256i b) {
+        const __m256i odd = _mm256_or_si256(_mm256_cmpeq_epi32(b, _mm256_setzero_si256()),
+                                            _mm256_cmpeq_epi32(b, _mm256_set1_epi32(255)));
+        return _mm256_castsi256_ps(_mm256_or_si256(
+            _mm256_slli_epi32(b, 23), _mm256_and_si256(odd, _mm256_set1_epi32(0x400000))));
     }
     static __m256 bf16(__m128i h) {
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));

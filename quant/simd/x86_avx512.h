@@ -37,6 +37,26 @@ struct Avx512 {
         const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
         return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));
     }
+    /// 16 numbers of E4M3FN, which as f16 are 2^-8 of themselves
+    static V load_e4m3(const std::byte* p) {
+        const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        const __m256i top = _mm256_slli_epi16(_mm256_cvtepu8_epi16(v), 8);
+        const __m256i half = _mm256_and_si256(_mm256_srai_epi16(top, 1),
+                                              _mm256_set1_epi16(static_cast<short>(0xbf80)));
+        const __mmask16 nan =
+            _mm_cmpeq_epi8_mask(_mm_or_si128(v, _mm_set1_epi8(-128)), _mm_set1_epi8(-1));
+        return _mm512_mask_mov_ps(_mm512_mul_ps(f16(half), _mm512_set1_ps(256)), nan,
+                                  _mm512_set1_ps(__builtin_nanf("")));
+    }
+    /// 2^(byte - 127), 255 is NaN
+    static V load_e8m0(const std::byte* p) {
+        const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        const __mmask16 odd =
+            _mm_cmpeq_epi8_mask(v, _mm_setzero_si128()) | _mm_cmpeq_epi8_mask(v, _mm_set1_epi8(-1));
+        const __m512i bits = _mm512_slli_epi32(_mm512_cvtepu8_epi32(v), 23);
+        return _mm512_castsi512_ps(
+            _mm512_mask_or_epi32(bits, odd, bits, _mm512_set1_epi32(0x400000)));
+    }
     static V load_f32_part(const std::byte* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
     static V load_f16_part(const std::byte* p, int n) {
         return f16(_mm256_maskz_loadu_epi16(first(n), p));
@@ -57,6 +77,14 @@ struct Avx512 {
     /// b where either is NaN
     static V max(V a, V b) { return _mm512_max_ps(a, b); }
     static V min(V a, V b) { return _mm512_min_ps(a, b); }
+    /// To whole numbers, ties to even.
+    static V round(V a) {
+        return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
+    /// 2^floor(log2 |a|); 0 for zeros and subnormal numbers.
+    static V power(V a) {
+        return _mm512_and_ps(a, _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000)));
+    }
     /// ((0+8)+(4+12)) + ... : halves are added until one lane is left
     static float sum(V v) {
         const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

@@ -1,5 +1,6 @@
 // The row operations, written once over a vector type S of quant/simd. Internal linkage.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -130,15 +131,110 @@ struct RowOps {
             store_n<S>(out + i, count, v);
         });
     }
+
+    /// NaN or 0 in every lane: NaN where x was not finite.
+    static V strange(V so_far, V x) { return S::add(so_far, S::mul(x, S::zero())); }
+    static V size(V x) { return S::max(x, S::sub(S::zero(), x)); }
+
+    static void group_amax(const float* x, int64_t n, int64_t group, float* out) {
+        V odd = S::zero();
+        for (int64_t c = 0, g = 0; c < n; c += group, ++g) {
+            V most = S::zero();
+            by_16(std::min(group, n - c), [&](int64_t i, int count) {
+                const V v = load_n<S>(x + c + i, count);
+                most = S::max(size(v), most);
+                odd = strange(odd, v);
+            });
+            out[g] = S::most(most);
+        }
+        if (S::sum(odd) == 0) return;
+        for (int64_t c = 0; c < n; ++c)
+            if (!(x[c] * 0 == 0)) out[c / group] = __builtin_inff();
+    }
+
+    static void range(const float* x, int64_t n, float* most, float* most_negated) {
+        const V none = S::set1(-__builtin_inff());
+        V odd = S::zero(), high = none, low = none;
+        by_16(n, [&](int64_t i, int count) {
+            const V v = count == 16 ? S::load(x + i) : load_or<S>(x + i, count, x[i]);
+            high = S::max(v, high);
+            low = S::max(S::sub(S::zero(), v), low);
+            odd = strange(odd, v);
+        });
+        const bool finite = S::sum(odd) == 0;
+        *most = finite ? S::most(high) : __builtin_inff();
+        *most_negated = finite ? S::most(low) : __builtin_inff();
+    }
+
+    /// The arithmetic of CodeRounding, its numbers in every lane.
+    struct Coder {
+        explicit Coder(const CodeRounding& r)
+            : divides(r.over != 1),
+              times(S::set1(r.times)),
+              over(S::set1(r.over)),
+              scale(S::set1(r.scale)),
+              before(S::set1(r.before)),
+              after(S::set1(r.after)),
+              zero(S::set1(r.zero)) {}
+        V scaled(V x) const {
+            const V v = S::mul(x, times);
+            return divides ? S::div(v, over) : v;
+        }
+        V int8(V x) const {
+            const V c = S::add(S::round(S::add(scaled(x), before)), after);
+            return S::max(S::set1(-128.0f), S::min(S::set1(127.0f), c));
+        }
+        bool divides;
+        V times, over, scale, before, after, zero;
+    };
+
+    static void round_int8(const CodeRounding& r, const float* x, int64_t n, float* out) {
+        const Coder coder(r);
+        by_16(n, [&](int64_t i, int count) {
+            const V c = coder.int8(load_n<S>(x + i, count));
+            store_n<S>(out + i, count, S::mul(S::sub(c, coder.zero), coder.scale));
+        });
+    }
+
+    static void round_minifloat(const Minifloat& type, const CodeRounding& r, const float* x,
+                                int64_t n, float* out) {
+        const Coder coder(r);
+        const V top = S::set1(type.top), bottom = S::set1(-type.top);
+        const V least = S::set1(type.least), magic = S::set1(type.magic);
+        by_16(n, [&](int64_t i, int count) {
+            const V v = S::max(bottom, S::min(top, coder.scaled(load_n<S>(x + i, count))));
+            const V unit = S::mul(S::max(S::power(v), least), magic);
+            const V c = S::sub(S::add(v, unit), unit);
+            store_n<S>(out + i, count, S::mul(c, coder.scale));
+        });
+    }
+
+    static void code_int8(const CodeRounding& r, const float* x, int64_t n, int8_t* q,
+                          int32_t* sum) {
+        const Coder coder(r);
+        V total = S::zero();
+        by_16(n, [&](int64_t i, int count) {
+            V c = coder.int8(load_n<S>(x + i, count));
+            S::store_i8_part(q + i, count, c);
+            if (count < 16) {
+                float lanes[16];
+                S::store(lanes, c);
+                c = S::load_part(lanes, count);
+            }
+            total = S::add(total, c);
+        });
+        *sum = static_cast<int32_t>(S::sum(total));  // exact: 2^13 codes a lane
+    }
 };
 
 /// `axpy` is given apart: one rounding needs a true fma, which S::fma need not be.
 template <class S>
 constexpr VectorOps make_vector_ops(Isa isa, void (*axpy)(float, const float*, int64_t, float*)) {
     using R = RowOps<S>;
-    return {isa,       R::rms_norm,  R::silu_mul,  R::add,        axpy,
-            R::scale,  R::rope_half, R::softmax,   R::round_bf16, R::to_bf16,
-            R::to_f16, R::to_int8,   R::from_bf16, R::from_f16};
+    return {isa,       R::rms_norm,   R::silu_mul,        R::add,        axpy,
+            R::scale,  R::rope_half,  R::softmax,         R::round_bf16, R::to_bf16,
+            R::to_f16, R::to_int8,    R::from_bf16,       R::from_f16,   R::group_amax,
+            R::range,  R::round_int8, R::round_minifloat, R::code_int8};
 }
 
 template <class S>
