@@ -7,10 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json_fwd.hpp>
-
 #include "quant/codec.h"
 #include "quant/method.h"
+#include "runtime/base/json.h"
 
 namespace conclave::quant {
 
@@ -61,15 +60,34 @@ class QuantizationConfig {
 struct QuantizationFormat {
     std::string name;
     std::vector<std::string> config_files;  ///< besides config.json, e.g. "quantize_config.json"
-    std::function<std::unique_ptr<QuantizationConfig>(const nlohmann::json& config,
-                                                      const std::string& file)>
+    std::function<std::unique_ptr<QuantizationConfig>(const Json& config, const std::string& file)>
         from_config;
     /// What describe() may return, one of each kind of codes and zeros; for the support table.
     std::vector<Encoding> encodings = {};
     /// Whether a config that names another method is this format's all the same. May be null; must
     /// bear any JSON object.
-    std::function<bool(const nlohmann::json& config)> claims = nullptr;
+    std::function<bool(const Json& config)> claims = nullptr;
+    /// Adds to the config what one of config_files says besides; `config` may be empty. Null: such
+    /// a file is read only where config.json says nothing, and is all of the config then.
+    std::function<Json(Json config, const Json& sidecar, const std::string& file)> complete =
+        nullptr;
 };
+
+/// Where a checkpoint says how it is quantized.
+struct QuantizationSource {
+    std::string method = "none";  ///< the format that serves it: quant_method, or who claims it
+    std::string stated = "none";  ///< quant_method
+    Json config = Json::object();
+    std::string file;  ///< config.json, or one that a format keeps beside it
+};
+
+/// A file beside config.json.
+struct Sidecar {
+    Json content;      ///< an object
+    std::string path;  ///< for messages
+};
+/// Nothing where there is no file of that name. Throws kBadContent for one that is no object.
+using ReadSidecar = std::function<std::optional<Sidecar>(const std::string& name)>;
 
 /// The formats of an engine, in order of registration; an ordinary object.
 class QuantizationRegistry {
@@ -79,8 +97,15 @@ class QuantizationRegistry {
     void add(QuantizationFormat format);
     const QuantizationFormat* find(std::string_view name) const;
     std::vector<std::string> names() const;
+    /// Which format serves a checkpoint, and with what config. `model_config`: config.json's
+    /// object. The format may be one that is not registered.
+    QuantizationSource source(const Json& model_config, const std::string& config_file,
+                              const ReadSidecar& read) const;
 
   private:
+    QuantizationSource stated_source(const Json& model_config, const std::string& config_file,
+                                     const ReadSidecar& read) const;
+
     std::vector<QuantizationFormat> formats_;
 };
 

@@ -10,5 +10,9 @@ QuantizationFormat auto_round_format();
 QuantizationFormat marlin_format();
 QuantizationFormat compressed_tensors_format();
 QuantizationFormat hqq_format();
+QuantizationFormat fp8_format();
+QuantizationFormat modelopt_format();
+QuantizationFormat quark_format();
+QuantizationFormat mxfp4_format();
 
 }  // namespace conclave::quant

@@ -54,6 +54,7 @@ class IntCodec final : public Codec {
     StoredRect needs(const StoredMatrix& m, size_t piece, Interval n, Interval k) const override {
         const Interval rows = stored_rows(m.source, n), groups = groups_of(m, k);
         if (piece == kCodesPiece) return code_rect(rows, k);
+        if (m.encoding.group_rows == 0) return shared_factors(m.source, groups);
         if (piece == kZerosPiece && zero_words(m)) {
             const Interval words = word_interval(rows);
             return s_.scales_transposed ? StoredRect{groups, words} : StoredRect{words, groups};
@@ -62,6 +63,7 @@ class IntCodec final : public Codec {
     }
 
     int64_t rows_per_read(const StoredMatrix&) const override {
+        if (s_.row_pairs) return 2;
         if (s_.words_along_n) return ceil_div(kCutBytes * 8, s_.bits);
         return s_.transposed ? kCutBytes / 4 : 1;
     }
@@ -80,21 +82,26 @@ class IntCodec final : public Codec {
         tile.row_bytes = decoded_row_bytes(k.size());
         tile.codes = scratch;
         tile.first_group = groups.begin, tile.factor_stride = groups.size();
-        if (s_.bytes)
+        if (s_.row_pairs)
+            pairs_to_codes(staged[kCodesPiece], rows, k, scratch, tile.row_bytes);
+        else if (s_.bytes)
             bytes_to_codes(staged[kCodesPiece], rows, k, scratch, tile.row_bytes);
         else if (s_.words_along_n)
             words_along_n(staged[kCodesPiece], rows, k, scratch, tile.row_bytes);
         else
             words_along_k(staged[kCodesPiece], rows, k, scratch, tile.row_bytes);
+        if (s_.is_signed && !s_.bytes)
+            for (int64_t i = 0; i < tile.rows * tile.row_bytes; ++i)
+                scratch[i] ^= static_cast<std::byte>(half());
         float* scales = reinterpret_cast<float*>(scratch + tile.rows * tile.row_bytes);
-        floats(staged[kScalesPiece], m.encoding.scale, rows, groups, scales);
+        floats(shown(m, staged[kScalesPiece], rows), m.encoding.scale, rows, groups, scales);
         tile.scales = scales;
         if (m.encoding.zero == FactorType::kNone) return tile;
         float* zeros = scales + tile.rows * tile.factor_stride;
         if (m.encoding.zero != FactorType::kU8)
-            floats(staged[kZerosPiece], m.encoding.zero, rows, groups, zeros);
+            floats(shown(m, staged[kZerosPiece], rows), m.encoding.zero, rows, groups, zeros);
         else if (s_.bytes)
-            byte_zeros(staged[kZerosPiece], rows, groups, zeros);
+            byte_zeros(shown(m, staged[kZerosPiece], rows), rows, groups, zeros);
         else
             word_zeros(staged[kZerosPiece], rows, groups, zeros);
         tile.zeros = zeros;
@@ -116,6 +123,8 @@ class IntCodec final : public Codec {
                     write_factor(scale ? m.encoding.scale : m.encoding.zero,
                                  scale ? size * (0.75f + 0.5f * u) : static_cast<float>(half()),
                                  out);
+                } else if (s_.row_pairs && i == kCodesPiece) {
+                    *out = static_cast<std::byte>(random);
                 } else if (s_.bytes) {
                     *out = static_cast<std::byte>((random & mask()) - half());
                 } else {
@@ -137,7 +146,23 @@ class IntCodec final : public Codec {
         return {w.begin, w.end};
     }
 
+    /// The one row of factors of all rows; a leading axis has one for each index.
+    static StoredRect shared_factors(const MatrixSource& source, Interval groups) {
+        const int64_t at = std::max<int64_t>(source.lead, 0);
+        return {{at, at + 1}, groups};
+    }
+
+    /// Factors with a row for each of `rows`; a shared one is shown for all of them.
+    static StagedRect shown(const StoredMatrix& m, StagedRect s, Interval rows) {
+        if (m.encoding.group_rows != 0) return s;
+        s.data += (std::max<int64_t>(m.source.lead, 0) - s.rect.rows.begin) * s.row_bytes;
+        s.rect.rows = rows;
+        s.row_bytes = 0;
+        return s;
+    }
+
     StoredRect code_rect(Interval rows, Interval k) const {
+        if (s_.row_pairs) return {{rows.begin / 2, ceil_div(rows.end, 2)}, k};
         if (s_.bytes) return {rows, k};
         if (s_.words_along_n) return {k, word_interval(rows)};
         return s_.transposed ? StoredRect{word_interval(k), rows}
@@ -169,6 +194,16 @@ class IntCodec final : public Codec {
             const std::byte* in = cell(s, n, k.begin, 1);
             for (int64_t c = 0; c < k.size(); ++c)
                 out[c] = static_cast<std::byte>((static_cast<uint32_t>(in[c]) + half()) & mask());
+        }
+    }
+
+    void pairs_to_codes(const StagedRect& s, Interval rows, Interval k, std::byte* out,
+                        int64_t stride) const {
+        for (int64_t n = rows.begin; n < rows.end; ++n, out += stride) {
+            const std::byte* in = cell(s, n / 2, k.begin, 1);
+            const int shift = n & 1 ? 4 : 0;
+            for (int64_t c = 0; c < k.size(); ++c)
+                out[c] = static_cast<std::byte>((static_cast<uint32_t>(in[c]) >> shift & 15) ^ 8);
         }
     }
 
@@ -258,9 +293,11 @@ class IntCodec final : public Codec {
                 unpack(s_.packing, s_.bits, reinterpret_cast<const std::byte*>(words.data()), 4,
                        range.begin, part.begin, part.end, codes.data(), 1);
                 const uint32_t more = s_.zero_rule == ZeroRule::kPlusOne ? 1 : 0;
+                const uint32_t sign = s_.is_signed ? half() : 0;
                 for (int64_t i = 0; i < part.size(); ++i)
                     out[(n - rows.begin + i) * groups.size() + g - groups.begin] =
-                        static_cast<float>((static_cast<uint32_t>(codes[i]) + more) & mask());
+                        static_cast<float>(((static_cast<uint32_t>(codes[i]) + more) & mask()) ^
+                                           sign);
             }
         }
     }
@@ -287,6 +324,11 @@ std::shared_ptr<const Codec> int_codec(const IntStorage& storage) {
 StoredMatrix int_matrix(const MatrixSource& source, const Encoding& encoding,
                         const IntStorage& storage, const std::array<const char*, 3>& suffixes) {
     CONCLAVE_CHECK(encoding.bits == storage.bits);
+    CONCLAVE_CHECK(!storage.row_pairs ||
+                   (storage.bytes && storage.bits == 4 && source.stored_n % 2 == 0));
+    const bool shared = encoding.group_rows == 0;
+    CONCLAVE_CHECK(!shared || (!storage.scales_transposed &&
+                               (encoding.zero != FactorType::kU8 || storage.bytes)));
     StoredMatrix m;
     m.source = source;
     m.encoding = encoding;
@@ -299,18 +341,19 @@ StoredMatrix int_matrix(const MatrixSource& source, const Encoding& encoding,
         if (transposed) std::swap(rows, cols);
         m.pieces.push_back({role, source.stem + suffixes[m.pieces.size()], bytes, rows, cols, ""});
     };
+    const int64_t factor_rows = shared ? std::max<int64_t>(source.lead_count, 1) : n;
     if (storage.bytes)
-        add(PieceRole::kCodes, 1, n, k, false);
+        add(PieceRole::kCodes, 1, storage.row_pairs ? n / 2 : n, k, false);
     else if (storage.words_along_n)
         add(PieceRole::kCodes, 4, words(n), k, true);
     else
         add(PieceRole::kCodes, 4, n, words(k), storage.transposed);
     const bool transposed = storage.scales_transposed;
-    add(PieceRole::kScales, factor_bytes(encoding.scale), n, groups, transposed);
+    add(PieceRole::kScales, factor_bytes(encoding.scale), factor_rows, groups, transposed);
     if (encoding.zero == FactorType::kU8 && !storage.bytes)
         add(PieceRole::kZeros, 4, words(n), groups, transposed);
     else if (encoding.zero != FactorType::kNone)
-        add(PieceRole::kZeros, factor_bytes(encoding.zero), n, groups, transposed);
+        add(PieceRole::kZeros, factor_bytes(encoding.zero), factor_rows, groups, transposed);
     return m;
 }
 

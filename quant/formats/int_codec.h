@@ -21,6 +21,11 @@ struct IntStorage {
     /// Codes are either words (element_bytes 4) or signed bytes, one a code (element_bytes 1):
     /// unsigned code = byte + 2^(bits - 1).
     bool bytes = false;
+    /// Bytes hold two signed 4-bit codes, of rows 2r (low nibble) and 2r + 1: [N / 2, K].
+    bool row_pairs = false;
+    /// Words hold codes, and integer zeros, in two's complement: unsigned code = theirs ^ 2^(bits -
+    /// 1).
+    bool is_signed = false;
     Packing packing = Packing::kStream;
     /// The axis of the logical matrix along which words run: K ([words, N] where `transposed`,
     /// else [N, words]) or N ([K, words], always transposed).
@@ -41,6 +46,8 @@ std::shared_ptr<const Codec> int_codec(const IntStorage& storage);
 inline int64_t group_count(int64_t k, int64_t group) { return group > 0 ? ceil_div(k, group) : 1; }
 
 /// The pieces of `source` in `storage`, tensors named STEM + suffix. encoding.bits is storage.bits.
+/// Where encoding.group_rows is 0, all rows share one row of scales, and of zeros that are no
+/// words.
 StoredMatrix int_matrix(const MatrixSource& source, const Encoding& encoding,
                         const IntStorage& storage, const std::array<const char*, 3>& suffixes);
 

@@ -1,8 +1,6 @@
 #include <algorithm>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "quant/formats/formats.h"
 #include "runtime/base/error.h"
 
@@ -17,7 +15,7 @@ QuantizationFormat named(std::string name, QuantizationFormat format) {
 QuantizationFormat unquantized_format() {
     return {"none",
             {},
-            [](const nlohmann::json&, const std::string&) { return unquantized_config(); },
+            [](const Json&, const std::string&) { return unquantized_config(); },
             {{CodeType::kF32}, {CodeType::kF16}, {CodeType::kBF16}}};
 }
 
@@ -34,6 +32,10 @@ QuantizationRegistry QuantizationRegistry::built_in() {
     registry.add(marlin_format());
     registry.add(compressed_tensors_format());
     registry.add(hqq_format());
+    registry.add(fp8_format());
+    registry.add(modelopt_format());
+    registry.add(quark_format());
+    registry.add(mxfp4_format());
     return registry;
 }
 
@@ -53,6 +55,52 @@ std::vector<std::string> QuantizationRegistry::names() const {
     std::vector<std::string> out;
     for (const QuantizationFormat& f : formats_) out.push_back(f.name);
     return out;
+}
+
+/// What the files say, before another format claims it.
+QuantizationSource QuantizationRegistry::stated_source(const Json& model_config,
+                                                       const std::string& config_file,
+                                                       const ReadSidecar& read) const {
+    const Json* q = find_json(model_config, "quantization_config", config_file);
+    if (!q) q = find_json(model_config, "compression_config", config_file);
+    if (q) {
+        if (!q->is_object())
+            throw Error(ErrorCode::kBadContent, "quantization_config is not an object")
+                .file(config_file)
+                .found(describe_json(*q));
+        std::string method = get_string(*q, "quant_method", config_file);
+        QuantizationSource s{method, method, *q, config_file};
+        const QuantizationFormat* format = find(method);
+        if (!format || !format->complete) return s;
+        for (const std::string& name : format->config_files)
+            if (const auto beside = read(name))
+                s.config = format->complete(std::move(s.config), beside->content, beside->path);
+        return s;
+    }
+    for (const QuantizationFormat& f : formats_)
+        for (const std::string& name : f.config_files) {
+            auto beside = read(name);
+            if (!beside) continue;
+            Json config = f.complete ? f.complete(Json::object(), beside->content, beside->path)
+                                     : std::move(beside->content);
+            std::string method = get_string_or(config, "quant_method", f.name, beside->path);
+            return {method, method, std::move(config), beside->path};
+        }
+    QuantizationSource none;
+    none.file = config_file;
+    return none;
+}
+
+QuantizationSource QuantizationRegistry::source(const Json& model_config,
+                                                const std::string& config_file,
+                                                const ReadSidecar& read) const {
+    QuantizationSource source = stated_source(model_config, config_file, read);
+    const auto claims = [&](const QuantizationFormat& f) {
+        return f.claims && f.claims(source.config);
+    };
+    const auto it = std::find_if(formats_.begin(), formats_.end(), claims);
+    if (it != formats_.end()) source.method = it->name;
+    return source;
 }
 
 }  // namespace conclave::quant

@@ -48,7 +48,8 @@ void count_parameters(const engine::ModelFiles& files, const quant::Quantization
     std::map<std::string, int64_t> sizes;  // a tied head is declared twice
     std::map<std::string, EncodingBytes> matrices;
     for (const sharding::MatrixItem& m : builder.items().matrices) {
-        if (!sizes.emplace(m.logical.stem, m.logical.n * m.logical.k).second) continue;
+        const std::string one = m.logical.stem + " " + std::to_string(m.logical.lead);
+        if (!sizes.emplace(one, m.logical.n * m.logical.k).second) continue;
         EncodingBytes& e = matrices[m.stored.encoding.to_string()];
         e.encoding = m.stored.encoding.to_string();
         ++e.tensors;
@@ -74,8 +75,9 @@ ModelSummary inspect(const std::string& path, bool weights) {
     s.architecture = name.architecture;
     s.model_type = name.model_type;
     try {
-        const engine::ModelShape shape = engine::find_architecture(files.config, files.config_file)
-                                             .shape(files.config, files.config_file);
+        const engine::Architecture& architecture =
+            engine::find_architecture(files.config, files.config_file);
+        const engine::ModelShape shape = architecture.shape(files.config, files.config_file);
         s.layers = shape.layers;
         s.hidden_size = shape.hidden_size;
         s.vocab_size = shape.vocab_size;
@@ -88,7 +90,8 @@ ModelSummary inspect(const std::string& path, bool weights) {
         s.max_position_embeddings = shape.max_position_embeddings;
         const auto format = engine::choose_format(files, formats, "");
         if (weights) count_parameters(files, *format, shape, s);
-        s.supported = true;
+        s.supported = architecture.unserved.empty();
+        s.unsupported_reason = architecture.unserved;
     } catch (const Error& e) {
         s.unsupported_reason = e.what();
     }

@@ -20,13 +20,16 @@ json read_json_file(const fs::path& path) {
     return json::parse(in);
 }
 
-std::unique_ptr<QuantizationConfig> format_of(const json& config) {
+std::unique_ptr<QuantizationConfig> format_of(const fs::path& folder) {
     const QuantizationRegistry registry = QuantizationRegistry::built_in();
-    std::string method = config["quant_method"];
-    for (const std::string& name : registry.names())
-        if (const auto& claims = registry.find(name)->claims; claims && claims(config))
-            method = name;
-    return registry.find(method)->from_config(config, "config.json");
+    const auto read = [&](const std::string& name) -> std::optional<Sidecar> {
+        const fs::path file = folder / name;
+        if (!fs::exists(file)) return std::nullopt;
+        return Sidecar{read_json_file(file), file.string()};
+    };
+    const auto source =
+        registry.source(read_json_file(folder / "config.json"), "config.json", read);
+    return registry.find(source.method)->from_config(source.config, source.file);
 }
 
 /// The logical size that a checkpoint's tensors tell; the model knows it otherwise.
@@ -45,8 +48,18 @@ std::pair<int64_t, int64_t> size_of(const std::string& stem, const test::MemoryT
         const auto groups = tensors.header(stem + ".g_idx");
         return {n, groups ? groups->shape[0] : packed->shape[0] * 8};
     }
+    if (const auto bytes = tensors.header(stem + ".weight_packed"))
+        return {bytes->shape[0], bytes->shape[1] * 2};
+    if (const auto data = tensors.header(stem + "._weight_qdata")) {
+        const bool nibbles = tensors.texts.at(stem + ".weight").find("Int4") != std::string::npos;
+        return {data->shape[0], data->shape[1] * (nibbles ? 2 : 1)};
+    }
     const auto weight = tensors.header(stem + ".weight");
-    return {weight->shape[0], weight->shape[1]};
+    const auto scales = tensors.header(stem + ".weight_scale");
+    const int64_t rows = weight->shape[0], columns = weight->shape[1];
+    if (weight->dtype == "I32") return {scales->shape[1], rows};  // Quark's words hold rows
+    if (weight->dtype == "U8" && scales->shape[0] == 2 * rows) return {2 * rows, columns};
+    return {rows, weight->dtype == "U8" ? 2 * columns : columns};
 }
 
 fs::path folder_of(const std::string& name) {
@@ -62,7 +75,7 @@ class Hashes : public ::testing::TestWithParam<const char*> {};
 TEST_P(Hashes, DecodeEqualsTheFormatsOwn) {
     const fs::path folder = folder_of(GetParam());
     if (!fs::exists(folder)) GTEST_SKIP() << "no checkpoint " << GetParam() << " here";
-    const auto format = format_of(read_json_file(folder / "config.json")["quantization_config"]);
+    const auto format = format_of(folder);
     const json expected = read_json_file(folder / "expected.json")["weights_f32_sha256"];
     const auto tensors = test::MemoryTensors::from_folder(folder);
     std::mt19937 rng(7);
@@ -99,6 +112,44 @@ TEST_P(Hashes, DecodeEqualsTheFormatsOwn) {
     for (const auto& [name, t] : tensors.all) EXPECT_TRUE(used.count(name)) << name;
 }
 
+/// gpt-oss: 3-D parameters, hashed as [E, in, out].
+TEST(Hashes3D, DecodeEqualsTheFormatsOwn) {
+    const fs::path folder =
+        fs::path(CONCLAVE_SOURCE_DIR) / ".." / "shared" / "zoo" / "later" / "gpt-oss-mxfp4";
+    if (!fs::exists(folder)) GTEST_SKIP() << "no checkpoint gpt-oss-mxfp4 here";
+    const auto format = format_of(folder);
+    const json expected = read_json_file(folder / "expected.json")["weights_f32_sha256"];
+    const auto tensors = test::MemoryTensors::from_folder(folder);
+    std::mt19937 rng(8);
+    int stacks = 0;
+    for (const auto& [name, hash] : expected.items()) {
+        const auto blocks = tensors.header(name + "_blocks");
+        if (!blocks) continue;
+        ++stacks;
+        const int64_t experts = blocks->shape[0], n = blocks->shape[1], k = blocks->shape[2] * 32;
+        std::vector<float> transposed(static_cast<size_t>(experts * n * k));
+        for (int64_t e = 0; e < experts; ++e) {
+            MatrixSource source = test::matrix_source(name, n, k);
+            source.bare = true;
+            source.lead = e;
+            source.lead_count = experts;
+            const auto m = format->describe(source, tensors);
+            ASSERT_TRUE(m && m->encoding.code == CodeType::kT4) << name;
+            const auto read = tensors.reader(*m);
+            const auto values = test::decode_rows(*m, {0, n}, {0, k}, read, rng);
+            test::expect_cuts(*m, values, read, 2, rng);
+            for (int64_t r = 0; r < n; ++r)
+                for (int64_t c = 0; c < k; ++c)
+                    transposed[static_cast<size_t>((e * k + c) * n + r)] =
+                        values[static_cast<size_t>(r * k + c)];
+        }
+        const std::string_view bytes(reinterpret_cast<const char*>(transposed.data()),
+                                     transposed.size() * sizeof(float));
+        EXPECT_EQ(testing::sha256(bytes), hash.get<std::string>()) << name;
+    }
+    EXPECT_EQ(stacks, 8);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     , Hashes,
     ::testing::Values("gptq-3bit-g32", "gptq-4bit-g32-asym", "gptq-4bit-g32-asym-v2",
@@ -106,7 +157,11 @@ INSTANTIATE_TEST_SUITE_P(
                       "gptq-dynamic", "awq-gemm-g32", "awq-gemm-g64", "ar-awq-4bit-g32",
                       "ar-gptq-4bit-g32", "ct-w4a16-g32-sym", "ct-w4a16-g64-asym",
                       "ct-w4a16-g32-actorder", "ct-w8a16-channel", "ct-w8a8-int8-dynamic",
-                      "ct-w8a8-int8-dynamic-asym", "ct-w8a8-int8-static", "hqq-4bit-g64",
+                      "ct-fp8-block", "ct-fp8-dynamic", "ct-fp8-static", "ct-mixed", "ct-mxfp4",
+                      "ct-nvfp4", "ct-nvfp4a16", "ct-w8a8-int8-dynamic-asym", "ct-w8a8-int8-static",
+                      "hqq-4bit-g64", "fp8-block", "fp8-block-bf16s", "fp8-tensor", "modelopt-fp8",
+                      "modelopt-fp8-pc-pt", "modelopt-int4-awq", "modelopt-mxfp8", "modelopt-nvfp4",
+                      "quark-fp8", "quark-int8", "quark-mxfp4", "quark-uint4-g32",
                       "shakespeare-ct-w4a16-g32-sym", "shakespeare-gptq-marlin-4bit-g128"),
     [](const auto& info) {
         std::string name = info.param;
