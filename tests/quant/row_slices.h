@@ -12,19 +12,23 @@
 
 namespace conclave::quant::test {
 
-/// Floats that end at a guard page.
+/// Up to `most` floats at a time that end at a guard page.
 class GuardedFloats {
   public:
-    explicit GuardedFloats(int64_t n) : memory_(static_cast<size_t>(n) * sizeof(float)) {}
-    GuardedFloats(const std::vector<float>& x, int64_t begin, int64_t end)
-        : GuardedFloats(end - begin) {
-        std::copy(x.begin() + begin, x.begin() + end, data());
+    explicit GuardedFloats(int64_t most)
+        : memory_(static_cast<size_t>(most) * sizeof(float)), most_(most) {}
+    float* poisoned(int64_t n) {
+        float* first = memory_.as<float>() + most_ - n;
+        std::fill_n(first, n, kPoison);
+        return first;
     }
-    float* data() { return memory_.as<float>(); }
-    const float* data() const { return reinterpret_cast<const float*>(memory_.data()); }
+    float* copy(const std::vector<float>& x, int64_t begin, int64_t end) {
+        return std::copy(x.begin() + begin, x.begin() + end, poisoned(end - begin)) - (end - begin);
+    }
 
   private:
     GuardedBytes memory_;
+    int64_t most_;
 };
 
 inline bool takes_int8_row(const ActivationRule& rule) {
@@ -77,10 +81,11 @@ inline std::vector<float> combined_statistics(const ActivationRule& rule,
     const auto width = static_cast<int64_t>(x.size());
     const auto count = static_cast<size_t>(statistics_per_row(rule, width));
     std::vector<float> all(count, -std::numeric_limits<float>::infinity());
+    GuardedFloats memory(width);
     for (size_t i = 0; i + 1 < cuts.size(); ++i) {
         std::vector<float> one(count + 1, kPoison);
-        const GuardedFloats slice(x, cuts[i], cuts[i + 1]);
-        row_statistics(rule, slice.data(), {{cuts[i], cuts[i + 1]}, width}, ops, one.data());
+        const float* slice = memory.copy(x, cuts[i], cuts[i + 1]);
+        row_statistics(rule, slice, {{cuts[i], cuts[i + 1]}, width}, ops, one.data());
         EXPECT_EQ(bits(one[count]), bits(kPoison));
         for (size_t s = 0; s < count; ++s) {
             EXPECT_FALSE(std::isnan(one[s]));
@@ -98,19 +103,20 @@ inline Sliced quantize_slices(const ActivationRule& rule, const std::vector<floa
     const std::vector<float> all = combined_statistics(rule, x, cuts, ops);
     const float* statistics = rule.dynamic() ? all.data() : nullptr;
     Sliced out;
+    GuardedFloats inputs(width), outputs(width);
     for (size_t i = 0; i + 1 < cuts.size(); ++i) {
         const RowSpan span{{cuts[i], cuts[i + 1]}, width};
-        const GuardedFloats slice(x, cuts[i], cuts[i + 1]);
         const int64_t n = span.columns.size();
-        GuardedFloats y(n);
-        quantize_row(rule, slice.data(), span, statistics, ops, y.data());
-        out.row.insert(out.row.end(), y.data(), y.data() + n);
-        GuardedFloats in_place(x, cuts[i], cuts[i + 1]);
+        const float* slice = inputs.copy(x, cuts[i], cuts[i + 1]);
+        float* y = outputs.poisoned(n);
+        quantize_row(rule, slice, span, statistics, ops, y);
+        out.row.insert(out.row.end(), y, y + n);
+        std::vector<float> in_place(slice, slice + n);
         quantize_row(rule, in_place.data(), span, statistics, ops, in_place.data());
-        for (int64_t c = 0; c < n; ++c) EXPECT_TRUE(bits(in_place.data()[c]) == bits(y.data()[c]));
+        for (int64_t c = 0; c < n; ++c) EXPECT_EQ(bits(in_place[c]), bits(y[c]));
         if (!takes_int8_row(rule)) continue;
         const Grouping groups = uniform_grouping(span.columns, 0);
-        const AlignedBytes row = int8_row(rule, slice.data(), span, statistics, groups, ops);
+        const AlignedBytes row = int8_row(rule, slice, span, statistics, groups, ops);
         const Int8Factors f = int8_factors(row, groups);
         for (int64_t c = 0; c < n; ++c) {
             const auto code = static_cast<int8_t>(row.data()[c]);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -219,6 +220,87 @@ TEST_P(VectorOpsTest, BlocksBecomeInt8AsTheRuleSays) {
                 check(x);
             }
         }
+}
+
+/// Rounding is exact arithmetic: every table gives the bits of the plain one.
+TEST_P(VectorOpsTest, CodesAreThoseOfThePlainTable) {
+    const VectorOps& plain = vector_ops(only(Isa::kGeneric));
+    const auto expect_same = [](Floats& got, Floats& want, int64_t n) {
+        for (int64_t i = 0; i < n; ++i) ASSERT_EQ(bits(got[i]), bits(want[i])) << i << " of " << n;
+    };
+    sizes([&](int64_t n) {
+        std::vector<float> x = random.normals(n, std::ldexp(1.0f, random.in(-8, 8)));
+        for (float& v : x)
+            if (random.in(0, 3) == 0) v = std::ldexp(v, static_cast<int>(random.in(-140, 100)));
+        x[random.in(0, n - 1)] = -0.0f;
+        const std::vector<float> poison(static_cast<size_t>(n), kPoison);
+        Floats in(x);
+        const auto zero = static_cast<float>(random.in(-10000000, 10000000));
+        for (const CodeRounding& r :
+             {CodeRounding{.over = 0.37f, .scale = 0.37f},
+              CodeRounding{.times = 2.7f, .over = 3, .scale = 1.5f, .after = 5, .zero = 5},
+              CodeRounding{.times = 1e30f, .scale = 1e-30f, .before = -9, .zero = -9},
+              CodeRounding{.over = 1e-6f, .scale = 1e-6f, .after = zero, .zero = zero}}) {
+            Floats got(poison), want(poison);
+            ops->round_int8(r, in.data(), n, got.data());
+            plain.round_int8(r, in.data(), n, want.data());
+            expect_same(got, want, n);
+            GuardedBytes codes(static_cast<size_t>(n)), plain_codes(static_cast<size_t>(n));
+            int32_t sum = 7, plain_sum = 8, total = 0;
+            ops->code_int8(r, in.data(), n, codes.as<int8_t>(), &sum);
+            plain.code_int8(r, in.data(), n, plain_codes.as<int8_t>(), &plain_sum);
+            for (int64_t i = 0; i < n; ++i) {
+                const int code = codes.as<int8_t>()[i];
+                ASSERT_EQ(code, plain_codes.as<int8_t>()[i]);
+                ASSERT_EQ((static_cast<float>(code) - r.zero) * r.scale, got[i]);
+                total += code;
+            }
+            ASSERT_EQ(sum, total);
+            ASSERT_EQ(plain_sum, total);
+            for (const Minifloat& type : {kMinifloatE4M3, kMinifloatE2M1}) {
+                Floats y(poison), plain_y(poison);
+                ops->round_minifloat(type, r, in.data(), n, y.data());
+                plain.round_minifloat(type, r, in.data(), n, plain_y.data());
+                expect_same(y, plain_y, n);
+            }
+        }
+    });
+}
+
+TEST_P(VectorOpsTest, RangesTellWhatIsNotFinite) {
+    constexpr float kInf = std::numeric_limits<float>::infinity();
+    sizes([&](int64_t n) {
+        for (float strange : {0.0f, kInf, -kInf, std::nanf("")}) {
+            std::vector<float> x = random.normals(n);
+            for (float& v : x) v += static_cast<float>(random.in(-1, 1)) * 3;
+            if (random.in(0, 1)) x[0] = x[n - 1] = random.in(0, 1) ? 2e38f : -1e-42f;
+            const int64_t at = random.in(0, n - 1);
+            if (strange != 0) x[at] = strange;
+            Floats in(x);
+            float most = kPoison, negated = kPoison;
+            ops->range(in.data(), n, &most, &negated);
+            const bool finite = strange == 0;
+            EXPECT_EQ(most, finite ? *std::max_element(x.begin(), x.end()) : kInf);
+            EXPECT_EQ(negated, finite ? -*std::min_element(x.begin(), x.end()) : kInf);
+            for (int64_t group : {int64_t{1}, int64_t{7}, int64_t{16}, int64_t{32}, n}) {
+                const int64_t groups = (n + group - 1) / group;
+                Floats out(std::vector<float>(static_cast<size_t>(groups), kPoison));
+                ops->group_amax(in.data(), n, group, out.data());
+                for (int64_t g = 0; g < groups; ++g) {
+                    float want = 0;
+                    for (int64_t i = g * group; i < std::min(n, (g + 1) * group); ++i)
+                        want = std::max(want, std::isfinite(x[i]) ? std::fabs(x[i]) : kInf);
+                    ASSERT_EQ(out[g], want) << "group " << g << " of " << group << ", n " << n;
+                }
+            }
+        }
+    });
+    float most = 0, negated = 0, amax = kPoison;
+    ops->range(nullptr, 0, &most, &negated);
+    EXPECT_EQ(most, -kInf);
+    EXPECT_EQ(negated, -kInf);
+    ops->group_amax(nullptr, 0, 16, &amax);
+    EXPECT_EQ(bits(amax), bits(kPoison));
 }
 
 TEST_P(VectorOpsTest, AllHalfCodesAreReadExactly) {
