@@ -10,18 +10,17 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "quant/formats/compressed_tensors_args.h"
 #include "quant/formats/pattern.h"
 
 namespace conclave::quant {
 
-/// How the weights of one config group are quantized.
+/// How the matrices of one config group are quantized.
 struct CtScheme {
     std::string group;    ///< "group_0"
     std::string refusal;  ///< why its layers are not served; empty: they are
-    int bits = 8;
-    bool symmetric = true;
-    bool per_tensor = false;  ///< one scale for the whole matrix
-    int64_t columns = 0;      ///< that share a scale; 0: a whole row
+    CtArgs weights = {};
+    std::optional<CtArgs> inputs = {};
     bool output_activations = false;
 };
 

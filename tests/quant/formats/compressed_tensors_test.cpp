@@ -289,9 +289,9 @@ TEST_F(Matching, PresetsAreGroupNames) {
     test::expect_cuts(*m, s.values, s.tensors.reader(*m), 3, rng);
 }
 
-TEST(CompressedTensors, FloatGroupsAreRefusedWhereTheyAreMet) {
-    const json fp8 = {{"num_bits", 8}, {"type", "float"}, {"strategy", "channel"}};
-    json config = config_of({{"fp8_group", group_of(fp8, {"re:.*q_proj"})},
+TEST(CompressedTensors, GroupsAreRefusedWhereTheyAreMet) {
+    const json odd = {{"num_bits", 6}, {"type", "float"}, {"strategy", "channel"}};
+    json config = config_of({{"fp6_group", group_of(odd, {"re:.*q_proj"})},
                              {"int_group", group_of(weights_of(8, true, "channel", 0))}});
     config["format"] = "mixed-precision";
     MemoryTensors tensors;
@@ -306,8 +306,8 @@ TEST(CompressedTensors, FloatGroupsAreRefusedWhereTheyAreMet) {
     EXPECT_TRUE(format->describe(test::matrix_source("o_proj", 2, 2), tensors));
     const auto met =
         refusal([&] { format->describe(test::matrix_source("q_proj", 2, 2), tensors); });
-    EXPECT_NE(met.find("fp8_group"), std::string::npos) << met;
-    EXPECT_NE(met.find("float weights of 8 bits"), std::string::npos) << met;
+    EXPECT_NE(met.find("fp6_group"), std::string::npos) << met;
+    EXPECT_NE(met.find("float weights of 6 bits"), std::string::npos) << met;
     EXPECT_NE(met.find("q_proj.weight"), std::string::npos) << met;
 }
 
@@ -357,7 +357,10 @@ TEST(CompressedTensors, RefusedByName) {
         return refusal(
             [&] { make(config)->describe(test::matrix_source("m", 64, 64), s.tensors); });
     };
-    EXPECT_EQ(described("input_activations", {{"num_bits", 8}}), "");
+    EXPECT_NE(described("input_activations", {{"num_bits", 8}}).find("m.input_scale"),
+              std::string::npos);
+    EXPECT_NE(described("input_activations", {{"num_bits", 4}}).find("input_activations"),
+              std::string::npos);
     EXPECT_NE(described("output_activations", {{"num_bits", 8}}).find("output_activations"),
               std::string::npos);
     EXPECT_NE(described("format", "nvfp4-e5m3").find("nvfp4-e5m3"), std::string::npos);
