@@ -299,6 +299,22 @@ TEST_P(Quantized, WeightsStayInTheirCodes) {
     }
 }
 
+TEST(QuantizedLater, WeightsOfAModelThatCannotRunAreDequantized) {
+    const std::string model = fixture("later/gpt-oss-mxfp4");
+    expect_dequantized_hashes(model);
+    const ModelSummary summary = inspect(model);
+    EXPECT_FALSE(summary.supported);
+    EXPECT_NE(summary.unsupported_reason.find("not computed"), std::string::npos);
+    EXPECT_EQ(summary.parameters, 1323960);
+    try {
+        Engine engine(options_for(model), Comm::self());
+        FAIL() << "it runs";
+    } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
+        EXPECT_NE(std::string(e.what()).find("GptOssForCausalLM"), std::string::npos) << e.what();
+    }
+}
+
 std::string name_of(const ::testing::TestParamInfo<std::string>& info) {
     std::string s = info.param.find("/zoo/") != std::string::npos ? "zoo_" : "";
     s += info.param.substr(info.param.rfind('/') + 1);
