@@ -58,6 +58,9 @@ IntStorage random_storage(std::mt19937& rng) {
         std::array{ZeroRule::kAsStored, ZeroRule::kPlusOne, ZeroRule::kWordsAdd}[rng() % 3];
     s.zero_word_count = rng() % 2 ? 3 : 1;
     for (uint32_t& w : s.zero_words) w = static_cast<uint32_t>(rng());
+    s.row_pairs = s.bytes && rng() % 2;
+    if (s.row_pairs) s.bits = 4;
+    s.is_signed = !s.bytes && s.zero_rule == ZeroRule::kAsStored && rng() % 2;
     return s;
 }
 
@@ -68,10 +71,16 @@ void fill_codes(Sample& x, std::mt19937& rng) {
     const auto same = [](uint32_t w, int64_t) { return w; };
     x.codes.resize(static_cast<size_t>(n * k));
     for (uint8_t& c : x.codes) c = static_cast<uint8_t>(rng() & (2 * half - 1));
+    const uint32_t sign = s.is_signed ? half : 0;
     const auto code = [&](int64_t row, int64_t column) {
-        return x.codes[static_cast<size_t>(row * k + column)];
+        return static_cast<uint8_t>(x.codes[static_cast<size_t>(row * k + column)] ^ sign);
     };
-    if (s.bytes) {
+    if (s.row_pairs) {
+        for (int64_t r = 0; r < n; r += 2)
+            for (int64_t c = 0; c < k; ++c)
+                x.pieces[0][static_cast<size_t>(r / 2 * k + c)] = static_cast<std::byte>(
+                    ((code(r, c) - 8) & 15) | ((code(r + 1, c) - 8) & 15) << 4);
+    } else if (s.bytes) {
         for (size_t i = 0; i < x.codes.size(); ++i)
             x.pieces[0][i] = static_cast<std::byte>(x.codes[i] - half);
     } else if (s.words_along_n) {
@@ -87,12 +96,18 @@ void fill_factors(Sample& x, std::mt19937& rng) {
     const IntStorage& s = x.storage;
     const Encoding& e = x.matrix.encoding;
     const int64_t n = x.matrix.source.stored_n, groups = x.groups;
+    const bool shared = e.group_rows == 0;
     const uint32_t half = 1u << (s.bits - 1), mask = 2 * half - 1;
     const auto at = [&](int64_t row, int64_t g) {
-        return s.scales_transposed ? g * n + row : row * groups + g;
+        return shared ? g : s.scales_transposed ? g * n + row : row * groups + g;
     };
     for (int64_t row = 0; row < n; ++row)
         for (int64_t g = 0; g < groups; ++g) {
+            if (shared && row > 0) {
+                x.scales.push_back(x.scales[static_cast<size_t>(g)]);
+                x.zeros.push_back(x.zeros[static_cast<size_t>(g)]);
+                continue;
+            }
             const float v = std::ldexp(static_cast<float>(static_cast<int>(rng() % 255) - 127), -9);
             const uint16_t h = e.scale == FactorType::kF16 ? f32_to_f16(v) : f32_to_bf16(v);
             if (e.scale == FactorType::kF32)
@@ -118,7 +133,7 @@ void fill_factors(Sample& x, std::mt19937& rng) {
         x.pieces[2], s, !s.scales_transposed, groups, n,
         [&](int64_t g, int64_t row) {
             const uint32_t less = s.zero_rule == ZeroRule::kPlusOne ? 1 : 0;
-            return static_cast<uint8_t>((zero(g, row) - less) & mask);
+            return static_cast<uint8_t>(((zero(g, row) - less) & mask) ^ (s.is_signed ? half : 0));
         },
         [&](uint32_t word, int64_t w) {
             return s.zero_rule == ZeroRule::kWordsAdd
@@ -134,6 +149,7 @@ Sample random_sample(std::mt19937& rng) {
     MatrixSource source;
     source.stem = "m";
     source.stored_n = 1 + rng() % (rng() % 4 ? 40 : 300);
+    if (x.storage.row_pairs) source.stored_n += source.stored_n % 2;
     source.row_offset = rng() % source.stored_n;
     source.n = 1 + rng() % (source.stored_n - source.row_offset);
     source.k = 1 + rng() % 200;
@@ -145,6 +161,9 @@ Sample random_sample(std::mt19937& rng) {
     e.zero_point = 1 << (e.bits - 1);
     e.group = rng() % 4 ? 1 + rng() % 70 : 0;
     e.permuted = rng() % 4 == 0;
+    const bool may_share =
+        !x.storage.scales_transposed && (e.zero == FactorType::kNone || x.storage.bytes);
+    e.group_rows = may_share && rng() % 2 ? 0 : 1;
     x.groups = group_count(source.k, e.group);
     x.matrix = int_matrix(source, e, x.storage, {".q", ".s", ".z"});
     if (e.permuted) {
