@@ -10,6 +10,9 @@ struct Bytes {
     struct Half {
         uint8_t code[kHalf];
     };
+    struct Table {
+        uint8_t of[16];
+    };
     static Half load(const std::byte* p) {
         Half h;
         std::memcpy(&h, p, sizeof h);
@@ -23,8 +26,17 @@ struct Bytes {
         for (uint8_t& c : h.code) c = static_cast<uint8_t>(c >> 4);
         return h;
     }
+    static Table table(const uint8_t* bytes) {
+        Table t;
+        std::memcpy(&t, bytes, sizeof t);
+        return t;
+    }
+    [[gnu::noinline]] static Half look(const Table& table, Half h) {
+        for (uint8_t& c : h.code) c = table.of[c];
+        return h;
+    }
     template <int I>
-    static Generic::V column(const Half& h) {
+    [[gnu::noinline]] static Generic::V column(const Half& h) {
         float f[kRows];
         for (int r = 0; r < kRows; ++r) f[r] = h.code[4 * r + I];
         return Generic::load(f);
@@ -33,39 +45,107 @@ struct Bytes {
 
 struct Multiply {
     using Bytes = grouped::Bytes;
-    struct Sum {
+    static constexpr bool kWide = true;
+    struct Whole {
         int32_t of[kRows];
     };
+    using Sum = Whole;
     static Sum none() { return {}; }
-    static Sum dot(Sum sum, const Bytes::Half& h, int32_t x) {
+    [[gnu::noinline]] static Sum dot(const Sum& before, const Bytes::Half& h, int32_t x) {
+        Sum sum = before;
         int8_t four[4];
         std::memcpy(four, &x, sizeof four);
         for (int r = 0; r < kRows; ++r)
             for (int i = 0; i < 4; ++i) sum.of[r] += h.code[4 * r + i] * four[i];
         return sum;
     }
-    static Generic::V total(const Sum& sum) {
+    static Generic::V total(const Sum& sum) { return floats(sum); }
+
+    static Whole set(int32_t n) {
+        Whole w;
+        for (int32_t& v : w.of) v = n;
+        return w;
+    }
+    static Whole whole(Generic::V v) {
         float f[kRows];
-        for (int r = 0; r < kRows; ++r) f[r] = static_cast<float>(sum.of[r]);
+        Generic::store(f, v);
+        Whole w;
+        for (int r = 0; r < kRows; ++r) w.of[r] = static_cast<int32_t>(f[r]);
+        return w;
+    }
+    static Generic::V floats(const Whole& w) {
+        float f[kRows];
+        for (int r = 0; r < kRows; ++r) f[r] = static_cast<float>(w.of[r]);
+        return Generic::load(f);
+    }
+    static Whole add(Whole a, const Whole& b) {
+        for (int r = 0; r < kRows; ++r) a.of[r] += b.of[r];
+        return a;
+    }
+    static Whole sub(Whole a, const Whole& b) {
+        for (int r = 0; r < kRows; ++r) a.of[r] -= b.of[r];
+        return a;
+    }
+    static Whole mul(Whole a, const Whole& b) {
+        for (int r = 0; r < kRows; ++r) a.of[r] *= b.of[r];
+        return a;
+    }
+    static Whole high(Whole a) {
+        for (int32_t& v : a.of) v >>= 16;
+        return a;
+    }
+    static Whole low(Whole a) {
+        for (int32_t& v : a.of) v &= 65535;
+        return a;
+    }
+};
+
+/// Codes, without zeros, that stand for what a table says.
+template <CodeType Code>
+struct Look {
+    using Simd = Generic;
+    using Unit = Chunk<Bytes>;
+    static constexpr CodeType kCode = Code;
+    static constexpr bool kSteps = false;
+    const float* values;
+    explicit Look(const Work& work) : values(work.values) {}
+    static Unit load(const std::byte* p) { return load_chunk<Bytes, code_bits(Code)>(p); }
+    template <int C>
+    [[gnu::noinline]] Generic::V column(const Unit& unit, const Generic::V&) const {
+        float f[kRows];
+        for (int r = 0; r < kRows; ++r) f[r] = values[unit.half[C / 4].code[4 * r + C % 4]];
         return Generic::load(f);
     }
 };
 
-using Tiles = Tile<4, 1, 4>;
+// Calls, not one long function of all that is unrolled, which takes minutes to compile.
+using Tiles = Tile<2, 1, 2>;
 
 }  // namespace
 
-void grouped_u4_i8_generic_run(const Work& work) {
-    run<Int8<Multiply, CodeType::kU4>, Tiles>(work);
+void grouped_u4_i8row_generic_run(const Work& work) {
+    run_int8_rows<Multiply, CodeType::kU4, Tiles>(work);
 }
-void grouped_u8_i8_generic_run(const Work& work) {
-    run<Int8<Multiply, CodeType::kU8>, Tiles>(work);
+void grouped_u8_i8row_generic_run(const Work& work) {
+    run_int8_rows<Multiply, CodeType::kU8, Tiles>(work);
+}
+void grouped_u4_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU4, Tiles>(work); }
+void grouped_u8_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU8, Tiles>(work); }
+void grouped_t4_i8_generic_run(const Work& work) {
+    run<Int8<Multiply, CodeType::kT4>, Tiles>(work);
 }
 void grouped_u4_f32_generic_run(const Work& work) {
-    run<Float<Widen<Bytes, CodeType::kU4>>, Tiles>(work);
+    run_float<Widen<Bytes, CodeType::kU4>, Tiles>(work);
 }
 void grouped_u8_f32_generic_run(const Work& work) {
-    run<Float<Widen<Bytes, CodeType::kU8>>, Tiles>(work);
+    run_float<Widen<Bytes, CodeType::kU8>, Tiles>(work);
+}
+void grouped_t4_f32_generic_run(const Work& work) { run<Float<Look<CodeType::kT4>>, Tiles>(work); }
+void grouped_e4m3_f32_generic_run(const Work& work) {
+    run<Float<Look<CodeType::kE4M3>>, Tiles>(work);
+}
+void grouped_e4m3n_f32_generic_run(const Work& work) {
+    run<Float<Look<CodeType::kE4M3N>>, Tiles>(work);
 }
 
 }  // namespace conclave::quant::grouped

@@ -1,6 +1,10 @@
 // Packing, and the table entries of the family.
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "quant/kernels/grouped/op.h"
 #include "quant/kernels/kernels.h"
@@ -10,8 +14,8 @@ namespace conclave::quant {
 namespace grouped {
 namespace {
 
-template <CodeType Code>
-constexpr int64_t kChunkBytes = kRows* code_bits(Code);
+template <int Bits>
+constexpr int64_t kChunkBytes = kRows* Bits;
 
 /// Integer zeros of 4-bit codes have 4 bits, too.
 bool zero_pairs(const Encoding& e) { return e.zero == FactorType::kU8 && e.code == CodeType::kU4; }
@@ -51,6 +55,19 @@ void pack_as(std::byte* to, const float* from, const CodeTile& tile, const Group
     }
 }
 
+/// The byte of an E4M3 number; a NaN is 0x7f.
+uint8_t e4m3_byte(float v) {
+    const auto u = std::bit_cast<uint32_t>(v);
+    const uint32_t magnitude = u & 0x7fffffff;
+    const uint32_t sign = u >> 24 & 128;
+    if (magnitude > 0x7f800000) return 127;
+    constexpr uint32_t kNormal = 121u << 23;  // 2^-6
+    const uint32_t code = magnitude < kNormal
+                              ? static_cast<uint32_t>(std::bit_cast<float>(magnitude) * 512)
+                              : (magnitude - (120u << 23)) >> 20;
+    return static_cast<uint8_t>(sign | code);
+}
+
 void pack_factors(std::byte* to, FactorType type, const float* from, const CodeTile& tile,
                   const Grouping& groups, int64_t row, int64_t rows) {
     if (type == FactorType::kNone) return;
@@ -61,6 +78,12 @@ void pack_factors(std::byte* to, FactorType type, const float* from, const CodeT
         pack_as<uint16_t>(to, from, tile, groups, rows, [](float v) { return f32_to_f16(v); });
     else if (type == FactorType::kBF16)
         pack_as<uint16_t>(to, from, tile, groups, rows, [](float v) { return f32_to_bf16(v); });
+    else if (type == FactorType::kE4M3)
+        pack_as<uint8_t>(to, from, tile, groups, rows, e4m3_byte);
+    else if (type == FactorType::kE8M0)  // the exponent as stored: 0 for 2^-127, 255 for NaN
+        pack_as<uint8_t>(to, from, tile, groups, rows, [](float v) {
+            return static_cast<uint8_t>(std::bit_cast<uint32_t>(v) >> 23);
+        });
     else
         pack_as<uint8_t>(to, from, tile, groups, rows,
                          [](float v) { return static_cast<uint8_t>(v); });
@@ -94,12 +117,12 @@ struct Place {
 };
 
 /// The eight codes of one row in a chunk; `to` points at its first byte there.
-template <CodeType Code>
+template <int Bits>
 void put_codes(const std::byte* codes, std::byte* to) {
     uint32_t below, above;
     std::memcpy(&below, codes, 4);
     std::memcpy(&above, codes + 4, 4);
-    if constexpr (Code == CodeType::kU4) {
+    if constexpr (Bits == 4) {
         below |= above << 4;
         std::memcpy(to, &below, 4);
     } else {
@@ -110,7 +133,7 @@ void put_codes(const std::byte* codes, std::byte* to) {
 
 /// `count` chunks of one row, the first of them at `place`, which advances; a missing row (null) is
 /// zero.
-template <CodeType Code>
+template <int Bits>
 Place pack_row(Place place, int64_t count, const Grouping& groups, const std::byte* row,
                std::byte* to) {
     const int32_t* order = groups.order.empty() ? nullptr : groups.order.data();
@@ -119,8 +142,8 @@ Place pack_row(Place place, int64_t count, const Grouping& groups, const std::by
         if (row && !order && left >= kRunGranule) {
             const int64_t whole = std::min(left / kRunGranule, count);
             const std::byte* from = row + place.column;
-            for (int64_t i = 0; i < whole; ++i, to += kChunkBytes<Code>)
-                put_codes<Code>(from + i * kRunGranule, to);
+            for (int64_t i = 0; i < whole; ++i, to += kChunkBytes<Bits>)
+                put_codes<Bits>(from + i * kRunGranule, to);
             place.skip(whole * kRunGranule, groups);
             count -= whole;
             continue;
@@ -129,15 +152,15 @@ Place pack_row(Place place, int64_t count, const Grouping& groups, const std::by
         std::byte codes[kRunGranule] = {};
         for (int64_t c = 0; row && c < width; ++c)
             codes[c] = row[order ? order[place.column + c] : place.column + c];
-        put_codes<Code>(codes, to);
-        to += kChunkBytes<Code>;
+        put_codes<Bits>(codes, to);
+        to += kChunkBytes<Bits>;
         place.skip(width, groups);
         --count;
     }
     return place;
 }
 
-template <CodeType Code>
+template <int Bits>
 void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
           const CodeTile& tile) {
     // Row after row, so that rows 4 KiB apart do not evict one another from L1; as many chunks at
@@ -160,53 +183,97 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
             const int64_t count = std::min(left, kAtOnce);
             Place end;
             for (int64_t r = 0; r < kRows; ++r)
-                end = pack_row<Code>(place, count, groups,
+                end = pack_row<Bits>(place, count, groups,
                                      r < rows ? tile.codes + (row + r) * tile.row_bytes : nullptr,
                                      codes + 4 * r);
             place = end;
-            codes += count * kChunkBytes<Code>;
+            codes += count * kChunkBytes<Bits>;
         }
     }
 }
 
 size_t scratch_bytes(const MatrixLayout&) { return 0; }
 
-template <void (*Run)(const Work&)>
+constexpr std::array<float, 16> kIntegers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+constexpr std::array<float, 256> e4m3_values(float top) {
+    std::array<float, 256> values{};
+    float power = 0x1p-9f;  // of a last mantissa bit
+    for (uint32_t c = 0; c < 128; ++c) {
+        const uint32_t exponent = c >> 3, mantissa = c & 7;
+        if (exponent > 1 && mantissa == 0) power *= 2;
+        values[c] = static_cast<float>(exponent > 0 ? 8 + mantissa : mantissa) * power;
+        if (c == 127) values[c] = top;
+        values[c + 128] = -values[c];
+    }
+    return values;
+}
+constexpr auto kE4M3Values = e4m3_values(std::numeric_limits<float>::quiet_NaN());
+constexpr auto kE4M3NValues = e4m3_values(480);
+
+const float* values_of(const Encoding& e) {
+    return e.code == CodeType::kU4      ? kIntegers.data()
+           : e.code == CodeType::kT4    ? e.levels->levels.data()
+           : e.code == CodeType::kE4M3  ? kE4M3Values.data()
+           : e.code == CodeType::kE4M3N ? kE4M3NValues.data()
+                                        : nullptr;
+}
+
+template <void (*Run)(const Work&), XType X>
 void enter(const GemmCall& call) {
     if (call.n0 >= call.n1 || call.rows <= 0) return;
     const Grouping& groups = *call.layout->groups;
     const Encoding& encoding = call.layout->encoding;
     const Panel panel(*call.layout);
     const int64_t x_scales_at = int8_scales_at(groups);
-    Run({.call = call,
-         .runs = groups.runs.data(),
-         .run_count = static_cast<int64_t>(groups.runs.size()),
-         .scale = encoding.scale,
-         .zero = encoding.zero,
-         .zero_pairs = zero_pairs(encoding),
-         .zero_point = static_cast<float>(encoding.zero_point),
-         .scale_bytes = kRows * factor_bytes(encoding.scale),
-         .zero_bytes = zero_bytes(encoding),
-         .zeros_at = panel.zeros_at,
-         .codes_at = panel.codes_at,
-         .panel_bytes = panel.bytes,
-         .x_scales_at = x_scales_at,
-         .x_sums_at = x_scales_at + static_cast<int64_t>(groups.blocks.size()) * 4});
+    Work work{
+        .call = call,
+        .runs = groups.runs.data(),
+        .run_count = static_cast<int64_t>(groups.runs.size()),
+        .scale = encoding.scale,
+        .zero = encoding.zero,
+        .multiplier = call.layout->global.multiplier,
+        .divisor = call.layout->global.divisor,
+        .zero_pairs = zero_pairs(encoding),
+        .zero_added = encoding.zero_added,
+        .zero_point = is_integer(encoding.code) ? static_cast<float>(encoding.zero_point) : 0.0f,
+        .scale_bytes = kRows * factor_bytes(encoding.scale),
+        .zero_bytes = zero_bytes(encoding),
+        .zeros_at = panel.zeros_at,
+        .codes_at = panel.codes_at,
+        .panel_bytes = panel.bytes,
+        .x_scales_at = x_scales_at,
+        .x_sums_at =
+            x_scales_at + (X == XType::kI8Row ? 8 : static_cast<int64_t>(groups.blocks.size()) * 4),
+        .values = values_of(encoding),
+        .step = 0,
+        .max_step = 0,
+        .steps = {}};
+    if (encoding.code == CodeType::kT4) {
+        const auto& steps = encoding.levels->steps;
+        int most = 0;
+        for (int s : steps) most = std::max(most, std::abs(s));
+        for (size_t i = 0; i < steps.size(); ++i)
+            work.steps[i] = static_cast<uint8_t>(steps[i] + most);
+        work.step = encoding.levels->step;
+        work.max_step = static_cast<float>(most);
+    }
+    Run(work);
 }
 
-template <void (*Run)(const Work&)>
-constexpr Kernel kernel(const char* name, Isa isa, CodeType code, XType x) {
+template <void (*Run)(const Work&), XType X>
+constexpr Kernel kernel(const char* name, Isa isa, CodeType code) {
     return {name,
             "grouped",
             isa,
             code,
-            x,
+            X,
             true,
             kRows,
             packed_bytes,
-            code == CodeType::kU4 ? pack<CodeType::kU4> : pack<CodeType::kU8>,
+            code_bits(code) == 4 ? pack<4> : pack<8>,
             scratch_bytes,
-            enter<Run>};
+            enter<Run, X>};
 }
 
 }  // namespace
@@ -214,7 +281,7 @@ constexpr Kernel kernel(const char* name, Isa isa, CodeType code, XType x) {
 
 #define CONCLAVE_KERNEL(name, isa, code, x) \
     constinit const Kernel name =           \
-        grouped::kernel<grouped::name##_run>(#name, Isa::isa, CodeType::code, XType::x);
+        grouped::kernel<grouped::name##_run, XType::x>(#name, Isa::isa, CodeType::code);
 #include "quant/kernels/grouped/kernels.inc"
 #undef CONCLAVE_KERNEL
 

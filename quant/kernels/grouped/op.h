@@ -1,16 +1,34 @@
-// Integer weights with a scale (and a zero) per row and group: 4-bit and 8-bit codes.
+// Weights with a scale (and a zero) per row and group: 4-bit and 8-bit integers, indices into 16
+// levels, and 8-bit floats.
 //
-// W[j][k] = (q[j][k] - z[j][g]) * s[j][g] for the columns k of group g; z is the encoding's
-// zero_point where it keeps no zeros. Columns are taken in kernel order, run after run
-// (quant/grouping.h); both orders of summation begin at 0 and have one accumulator per output:
+// W[j][k] is made of the code q[j][k] and the scale s[j][g] and zero z[j][g] of its group g:
+//     kU4, kU8           (q - z) * s; z is zero_point where the encoding keeps no zeros
+//     the same, added    (q - zero_point) * s + z                       (Encoding::zero_added)
+//     kT4                levels[q] * s
+//     kE4M3, kE4M3N      value(q) * s
+// s = (stored * multiplier) / divisor of the matrix' GlobalScale, an operation whose operand is 1
+// left out. Columns are taken in kernel order, run after run (quant/grouping.h). All sums begin at
+// 0 and have one accumulator per output:
 //
+// x in f32, per run four chains c_i over the columns whose place in the run is i mod 4:
+//     c_i = fma(v, x, c_i)                    v = q - z rounded to f32; levels[q]; value(q)
+//     out[j] = fma((c_0 + c_1) + (c_2 + c_3), s, out[j])      runs in ascending order
+//   added zeros:
+//     c_i = fma(w, x, c_i)                    w = fma(q - zero_point, s, z)
+//     out[j] = ((c_0 + c_1) + (c_2 + c_3)) + out[j]
 // x in int8 with a scale sx and a sum of codes per block b of up to 32 columns:
 //     d = sum over the block of q * qx        exact, in integers
 //     u = fma(-z, sum_b, d)                   exact where z is an integer: all below 2^24
 //     out[j] = fma(u, s * sx_b, out[j])       blocks in ascending order
-// x in f32, per run four chains c_i over the columns whose place in the run is i mod 4:
-//     c_i = fma(q - z, x, c_i)                q - z rounded to f32
-//     out[j] = fma((c_0 + c_1) + (c_2 + c_3), s, out[j])      runs in ascending order
+//   added zeros: u with zero_point for z, and then
+//     out[j] = fma(z, sx_b * sum_b, out[j])
+//   kT4, whose levels are steps * step: q is the code's number of steps + z, z = max|steps|, and
+//     s * step takes the place of s.
+// x in int8 with a scale sx and a zero zx per row (kU4, kU8; z an integer), per run:
+//     d = sum over the run of (q - z) * qx    exact, rounded to f32 once
+//     t = sum over the run of q - z           exact, rounded to f32 once
+//     u = fma(-zx, t, d)
+//     out[j] = fma(u, s * sx, out[j])         runs in ascending order
 // (The generic kernels round products too: no fma there.)
 //
 // Packed, per panel of 16 rows and without gaps, also between panels:
@@ -36,11 +54,17 @@ struct Work {
     const Run* runs;
     int64_t run_count;
     FactorType scale, zero;
-    bool zero_pairs;                  ///< zeros are two to a byte
-    float zero_point;                 ///< where zero is kNone
+    float multiplier, divisor;  ///< of every scale
+    bool zero_pairs;            ///< zeros are two to a byte
+    bool zero_added;
+    float zero_point;                 ///< where no zeros are subtracted
     int64_t scale_bytes, zero_bytes;  ///< of one run of a panel
     int64_t zeros_at, codes_at, panel_bytes;
     int64_t x_scales_at, x_sums_at;  ///< in an int8 row
+    const float* values;             ///< what each code but of kU8 stands for
+    /// Of kT4: values[q] = (steps[q] - max_step) * step; step is 0 where there are none.
+    float step, max_step;
+    uint8_t steps[16];
 };
 
 #define CONCLAVE_KERNEL(name, isa, code, x) void name##_run(const Work& work);

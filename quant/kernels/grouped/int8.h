@@ -1,0 +1,294 @@
+// Grouped kernels whose input is int8: see op.h for the formulas. Internal linkage.
+//
+// D multiplies: Bytes (codes.h), Sum (of 32 columns), none(), dot(sum, half, four codes of x),
+// total(sum) as floats. For whole rows also Whole, 16 numbers of int32: set(n), whole(floats),
+// floats(w), add, sub, mul, high(w) (w >> 16), low(w) (w & 65535), widen(sum); and kWide, which
+// says that a Sum is a Whole that any number of columns can be added to.
+#pragma once
+#include "quant/kernels/grouped/codes.h"
+#include "quant/kernels/store_panel.h"
+
+namespace conclave::quant::grouped {
+namespace {
+
+/// `count` chunks, P panels that are `panel_bytes` apart; where `Ones`, `ones` sums their codes.
+template <class D, bool Ones, class C, int R, int P>
+[[gnu::always_inline]] inline void add_chunks(const C& codes, const std::byte* w,
+                                              int64_t chunk_bytes, int64_t panel_bytes,
+                                              const std::byte* const (&x)[R], int64_t at, int count,
+                                              typename D::Sum (&sums)[R][P],
+                                              typename D::Sum (&ones)[P]) {
+#pragma GCC unroll 4
+    for (int c = 0; c < count; ++c) {
+        Chunk<typename D::Bytes> chunk[P];
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) chunk[p] = codes.load(w + p * panel_bytes + c * chunk_bytes);
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) {
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) {
+                const int32_t four = load_int(x[r] + at + c * kRunGranule + h * 4);
+#pragma GCC unroll 4
+                for (int p = 0; p < P; ++p) sums[r][p] = D::dot(sums[r][p], chunk[p].half[h], four);
+            }
+            if constexpr (Ones)
+#pragma GCC unroll 4
+                for (int p = 0; p < P; ++p) ones[p] = D::dot(ones[p], chunk[p].half[h], 0x01010101);
+        }
+    }
+}
+
+/// XType::kI8
+template <class D, CodeType Code, bool Added = false>
+struct Int8 {
+    using B = typename D::Bytes;
+    using S = typename B::Simd;
+    using V = typename S::V;
+    using C = Codes<B, Code>;
+
+    template <int R, int P>
+    static void tile(const Work& work, int64_t panel, int64_t row) {
+        const std::byte* from = work.call.packed + panel * work.panel_bytes;
+        const std::byte* w = from + work.codes_at;
+        const C codes(work);
+        Factors<S, P> factors(work, from, C::kSteps);
+        const std::byte* x[R];
+        V acc[R][P];
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            x[r] = static_cast<const std::byte*>(work.call.x[row + r]);
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) acc[r][p] = S::zero();
+        }
+        int64_t at = 0, scale_at = work.x_scales_at, sum_at = work.x_sums_at;
+        for (int64_t g = 0; g < work.run_count; ++g) {
+            factors.next();
+            for (int64_t left = work.runs[g].columns; left > 0; left -= kBlockColumns) {
+                typename D::Sum sums[R][P], ones[P];
+#pragma GCC unroll 16
+                for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+                    for (int p = 0; p < P; ++p) sums[r][p] = D::none();
+                int chunks = kBlockColumns / kRunGranule;
+                if (left > kBlockColumns - kRunGranule) {
+                    add_chunks<D, false>(codes, w, kChunkBytes<Code>, work.panel_bytes, x, at,
+                                         kBlockColumns / kRunGranule, sums, ones);
+                } else {
+                    chunks = static_cast<int>((left + kRunGranule - 1) / kRunGranule);
+                    for (int c = 0; c < chunks; ++c)
+                        add_chunks<D, false>(codes, w + c * kChunkBytes<Code>, 0, work.panel_bytes,
+                                             x, at + c * kRunGranule, 1, sums, ones);
+                }
+                w += chunks * kChunkBytes<Code>;
+                at += chunks * kRunGranule;
+#pragma GCC unroll 16
+                for (int r = 0; r < R; ++r)
+                    finish(factors, load_float(x[r] + scale_at), load_float(x[r] + sum_at), sums[r],
+                           acc[r]);
+                scale_at += 4;
+                sum_at += 4;
+            }
+        }
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) store_panel<S>(work.call, panel + p, row, R, acc[0] + p, P);
+    }
+
+  private:
+    /// The block of one row.
+    template <int P>
+    [[gnu::always_inline]] static void finish(const Factors<S, P>& factors, float x_scale,
+                                              float x_sum, const typename D::Sum (&sums)[P],
+                                              V (&acc)[P]) {
+        const V scale = S::set1(x_scale), sum = S::set1(x_sum);
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) {
+            const V u = S::fnma(factors.zero[p], sum, D::total(sums[p]));
+            acc[p] = S::fma(u, S::mul(factors.scale[p], scale), acc[p]);
+            if constexpr (Added) acc[p] = S::fma(factors.added[p], S::mul(scale, sum), acc[p]);
+        }
+    }
+};
+
+/// XType::kI8Row. Zeros: some row of x has one.
+template <class D, CodeType Code, bool Zeros>
+struct Int8Row {
+    using B = typename D::Bytes;
+    using S = typename B::Simd;
+    using V = typename S::V;
+    using C = Codes<B, Code>;
+    using Whole = typename D::Whole;
+
+    /// Columns whose sum of products stays in int32: 255 * 128 times as many, and the same for the
+    /// zeros.
+    static constexpr int64_t kMost = 32768;
+
+    /// The next columns of a run, and where they are.
+    struct Place {
+        const std::byte* w;
+        int64_t at;
+    };
+
+    /// `columns` more, at most kMost.
+    template <int R, int P>
+    [[gnu::always_inline]] static void add(const C& codes, int64_t panel_bytes,
+                                           const std::byte* const (&x)[R], int64_t columns,
+                                           Place& place, Whole (&sums)[R][P], Whole (&ones)[P]) {
+        constexpr int kChunks = kBlockColumns / kRunGranule;
+        int64_t chunks = (columns + kRunGranule - 1) / kRunGranule;
+        while (chunks > 0) {
+            const bool whole = chunks >= kChunks;
+            if constexpr (D::kWide) {
+                step<R, P>(codes, panel_bytes, x, whole, place, sums, ones);
+            } else {
+                typename D::Sum block[R][P], block_ones[P];
+#pragma GCC unroll 4
+                for (int p = 0; p < P; ++p) {
+                    block_ones[p] = D::none();
+#pragma GCC unroll 16
+                    for (int r = 0; r < R; ++r) block[r][p] = D::none();
+                }
+                step<R, P>(codes, panel_bytes, x, whole, place, block, block_ones);
+#pragma GCC unroll 4
+                for (int p = 0; p < P; ++p) {
+                    if constexpr (Zeros) ones[p] = D::add(ones[p], D::widen(block_ones[p]));
+#pragma GCC unroll 16
+                    for (int r = 0; r < R; ++r)
+                        sums[r][p] = D::add(sums[r][p], D::widen(block[r][p]));
+                }
+            }
+            chunks -= whole ? kChunks : 1;
+        }
+    }
+
+    /// 32 columns or eight.
+    template <int R, int P>
+    [[gnu::always_inline]] static void step(const C& codes, int64_t panel_bytes,
+                                            const std::byte* const (&x)[R], bool whole,
+                                            Place& place, typename D::Sum (&sums)[R][P],
+                                            typename D::Sum (&ones)[P]) {
+        constexpr int kChunks = kBlockColumns / kRunGranule;
+        if (whole)
+            add_chunks<D, Zeros>(codes, place.w, kChunkBytes<Code>, panel_bytes, x, place.at,
+                                 kChunks, sums, ones);
+        else
+            add_chunks<D, Zeros>(codes, place.w, 0, panel_bytes, x, place.at, 1, sums, ones);
+        place.w += (whole ? kChunks : 1) * kChunkBytes<Code>;
+        place.at += whole ? kBlockColumns : kRunGranule;
+    }
+
+    template <int R, int P>
+    [[gnu::always_inline]] static void clear(Whole (&sums)[R][P]) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) sums[r][p] = D::set(0);
+    }
+
+    /// d of a run beyond kMost columns: sums of which int32 holds the upper and the lower part.
+    template <int R, int P>
+    [[gnu::noinline]] static void long_run(const C& codes, int64_t panel_bytes,
+                                           const std::byte* const (&x)[R], int64_t columns,
+                                           const int32_t (&x_sum)[R], const Whole (&zero)[P],
+                                           Place& place, V (&d)[R][P], Whole (&ones)[P]) {
+        Whole sums[R][P], high[R][P], low[R][P];
+        clear<R, P>(high);
+        clear<R, P>(low);
+        for (int64_t left = columns; left > 0; left -= kMost) {
+            clear<R, P>(sums);
+            add<R, P>(codes, panel_bytes, x, left < kMost ? left : kMost, place, sums, ones);
+            for (int r = 0; r < R; ++r)
+                for (int p = 0; p < P; ++p) {
+                    high[r][p] = D::add(high[r][p], D::high(sums[r][p]));
+                    low[r][p] = D::add(low[r][p], D::low(sums[r][p]));
+                }
+        }
+        for (int r = 0; r < R; ++r)
+            for (int p = 0; p < P; ++p) {
+                const Whole upper = D::mul(zero[p], D::set(x_sum[r] >> 16));
+                const Whole lower = D::sub(low[r][p], D::mul(zero[p], D::set(x_sum[r] & 65535)));
+                const Whole carried = D::add(D::sub(high[r][p], upper), D::high(lower));
+                d[r][p] = S::fma(D::floats(carried), S::set1(65536), D::floats(D::low(lower)));
+            }
+    }
+
+    template <int R, int P>
+    static void tile(const Work& work, int64_t panel, int64_t row) {
+        const std::byte* from = work.call.packed + panel * work.panel_bytes;
+        const C codes(work);
+        Factors<S, P> factors(work, from, C::kSteps);
+        const std::byte* x[R];
+        V acc[R][P];
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            x[r] = static_cast<const std::byte*>(work.call.x[row + r]);
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) acc[r][p] = S::zero();
+        }
+        Place place{from + work.codes_at, 0};
+        for (int64_t g = 0; g < work.run_count; ++g) {
+            const int64_t columns = work.runs[g].columns;
+            factors.next();
+            Whole zero[P], ones[P];
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) {
+                zero[p] = D::whole(factors.zero[p]);
+                ones[p] = D::set(0);
+            }
+            int32_t x_sum[R];
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) x_sum[r] = load_int(x[r] + work.x_sums_at + g * 4);
+            V d[R][P];
+            if (columns <= kMost) {
+                Whole sums[R][P];
+                clear<R, P>(sums);
+                add<R, P>(codes, work.panel_bytes, x, columns, place, sums, ones);
+#pragma GCC unroll 16
+                for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+                    for (int p = 0; p < P; ++p)
+                        d[r][p] = D::floats(D::sub(sums[r][p], D::mul(zero[p], D::set(x_sum[r]))));
+            } else {
+                long_run<R, P>(codes, work.panel_bytes, x, columns, x_sum, zero, place, d, ones);
+            }
+            finish<R, P>(work, factors, x, static_cast<int32_t>(columns), zero, ones, d, acc);
+        }
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) store_panel<S>(work.call, panel + p, row, R, acc[0] + p, P);
+    }
+
+    /// What a run's d comes to.
+    template <int R, int P>
+    [[gnu::always_inline]] static void finish(const Work& work, const Factors<S, P>& factors,
+                                              const std::byte* const (&x)[R], int32_t columns,
+                                              const Whole (&zero)[P], const Whole (&ones)[P],
+                                              const V (&d)[R][P], V (&acc)[R][P]) {
+        V t[P];
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p)
+            if constexpr (Zeros)
+                t[p] = D::floats(D::sub(ones[p], D::mul(zero[p], D::set(columns))));
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            const V scale = S::set1(load_float(x[r] + work.x_scales_at));
+            const V x_zero = S::set1(load_float(x[r] + work.x_scales_at + 4));
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) {
+                V u = d[r][p];
+                if constexpr (Zeros) u = S::fnma(x_zero, t[p], u);
+                acc[r][p] = S::fma(u, S::mul(factors.scale[p], scale), acc[r][p]);
+            }
+        }
+    }
+};
+
+/// Whether a row of int8 input has a zero.
+inline bool any_x_zero(const Work& work) {
+    for (int64_t r = 0; r < work.call.rows; ++r) {
+        const auto* row = static_cast<const std::byte*>(work.call.x[r]);
+        if (load_float(row + work.x_scales_at + 4) != 0) return true;
+    }
+    return false;
+}
+
+}  // namespace
+}  // namespace conclave::quant::grouped
