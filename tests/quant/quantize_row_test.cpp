@@ -236,6 +236,64 @@ TEST_P(QuantizeRow, TiesGoToTheEvenCode) {
     }
 }
 
+TEST_P(QuantizeRow, PowersOfTwoAreRoundedUpAndDownAtTheirEdges) {
+    auto all = all_rules();
+    for (const std::string name : {"mxfp8 ceil", "ue8m0", "mxfp8 even", "mxfp4"})
+        for (float at : {448.0f, 7.0f, 1.75f, 1.0f, 448 * 0x1p-127f, 448 * 0x1.8p-127f,
+                         448 * 0x1p-126f, 448 * 0x1p-40f, 448 * 0x1p100f, 0x1.cp-126f})
+            for (float amax : {std::nextafter(at, 0.0f), at, std::nextafter(at, 3e38f)}) {
+                std::vector<float> x(33);
+                for (float& v : x)  // down to subnormal codes: the others show no power of two
+                    v = std::ldexp(amax * static_cast<float>(random.in(-64, 64)) / 64,
+                                   -static_cast<int>(random.in(0, 14)));
+                x[5] = x[32] = -amax;
+                ASSERT_NO_FATAL_FAILURE(expect_row(all[name], x, reference(all[name], x), name));
+            }
+}
+
+/// Hostile or extreme scales: zeros where the scale is 0 or has no inverse, NaN where it is none.
+TEST_P(QuantizeRow, ScalesOutOfRangeGiveZerosOrNaN) {
+    const float kInf = std::numeric_limits<float>::infinity();
+    const auto becomes = [&](ActivationRule rule, const std::vector<float>& x) {
+        const Sliced got = quantize_slices(rule, x, {0, static_cast<int64_t>(x.size())}, *ops);
+        for (size_t c = 0; c < x.size(); ++c)
+            EXPECT_TRUE(same_number(got.row[c], got.row[0])) << rule.to_string();
+        if (takes_int8_row(rule)) {
+            const auto width = static_cast<int64_t>(x.size());
+            const Grouping groups = uniform_grouping({0, width}, 0);
+            const auto statistics = combined_statistics(rule, x, {0, width}, *ops);
+            const AlignedBytes row =
+                int8_row(rule, x.data(), {{0, width}, width}, statistics.data(), groups, *ops);
+            EXPECT_TRUE(same_number(int8_factors(row, groups).scale, got.row[0]));
+            for (size_t c = 0; c < x.size(); ++c) EXPECT_EQ(row.data()[c], std::byte{0});
+        }
+        return got.row[0];
+    };
+    auto all = all_rules();
+    const std::vector<float> some = {1, -2, 0, 3}, tiny = {1e-42f, 0, -3e-43f};
+    for (const char* name : {"int8 static", "fp8 static", "int8 static asym"}) {
+        ActivationRule rule = all[name];
+        for (const auto& [scale, zero] :
+             {std::pair{0.0f, true}, {-0.0f, true}, {kInf, false}, {std::nanf(""), false}}) {
+            rule.scale = scale;
+            const float y = becomes(rule, some);
+            EXPECT_TRUE(zero ? y == 0 : std::isnan(y)) << name << " " << scale;
+        }
+    }
+    EXPECT_TRUE(std::isnan(becomes(all["int8 token asym"], {3e38f, 0, -3e38f})));
+    ActivationRule reciprocal = all["int8 token reciprocal"];
+    reciprocal.least = 0;
+    EXPECT_EQ(becomes(reciprocal, tiny), 0);
+    for (const char* name : {"nvfp4 times", "nvfp4 over"})
+        for (float scale : {0.0f, 1e-42f, kInf, -1.0f, std::nanf("")}) {
+            ActivationRule rule = all[name];
+            rule.scale = scale;
+            if (name == std::string("nvfp4 over") && scale == 1e-42f) continue;
+            const float y = becomes(rule, some);
+            EXPECT_EQ(y, 0) << name << " " << scale;
+        }
+}
+
 TEST_P(QuantizeRow, StatisticsSayWhatIsNotHeld) {
     const float kInf = std::numeric_limits<float>::infinity();
     const ActivationRule rule{
