@@ -14,5 +14,7 @@ QuantizationFormat fp8_format();
 QuantizationFormat modelopt_format();
 QuantizationFormat quark_format();
 QuantizationFormat mxfp4_format();
+QuantizationFormat torchao_format();
+QuantizationFormat deepspeedfp_format();
 
 }  // namespace conclave::quant

@@ -36,6 +36,8 @@ QuantizationRegistry QuantizationRegistry::built_in() {
     registry.add(modelopt_format());
     registry.add(quark_format());
     registry.add(mxfp4_format());
+    registry.add(torchao_format());
+    registry.add(deepspeedfp_format());
     return registry;
 }
 

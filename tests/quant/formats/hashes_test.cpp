@@ -157,6 +157,7 @@ INSTANTIATE_TEST_SUITE_P(
                       "gptq-dynamic", "awq-gemm-g32", "awq-gemm-g64", "ar-awq-4bit-g32",
                       "ar-gptq-4bit-g32", "ct-w4a16-g32-sym", "ct-w4a16-g64-asym",
                       "ct-w4a16-g32-actorder", "ct-w8a16-channel", "ct-w8a8-int8-dynamic",
+                      "tao-int8dyn", "tao-int8wo", "tao-fp8dyn", "tao-int4plain", "dsfp-fp8-g128",
                       "ct-fp8-block", "ct-fp8-dynamic", "ct-fp8-static", "ct-mixed", "ct-mxfp4",
                       "ct-nvfp4", "ct-nvfp4a16", "ct-w8a8-int8-dynamic-asym", "ct-w8a8-int8-static",
                       "hqq-4bit-g64", "fp8-block", "fp8-block-bf16s", "fp8-tensor", "modelopt-fp8",
