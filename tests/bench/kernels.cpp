@@ -1,5 +1,6 @@
 // How near the matrix kernels come to what one core of this machine can do: to its read bandwidth
-// with few rows, to its f32 FMA rate with many. Usage: bench_kernels [--smoke] [name part]
+// with few rows, to its rate of f32 FMAs, or of int8 products, with many.
+// Usage: bench_kernels [--smoke] [name part]
 #include <sys/mman.h>
 #include <time.h>
 
@@ -69,6 +70,7 @@ double best_of(int runs, Body body) {
 struct Limits {
     double read;   ///< bytes per second
     double flops;  ///< of the widest instruction set
+    double int8;   ///< operations per second
 };
 
 Limits measure_limits(const Options& options, CpuFeatures cpu) {
@@ -79,11 +81,13 @@ Limits measure_limits(const Options& options, CpuFeatures cpu) {
     const MachineProbe probe = machine_probe(cpu);
     const double read =
         best_of(options.smoke ? 1 : 20, [&] { keep = keep + probe.read(memory.data(), bytes); });
-    const int64_t rounds = options.smoke ? 1000 : 2000000;
-    const double fma =
-        best_of(options.smoke ? 1 : 50, [&] { keep = keep + (probe.fma(rounds) > 0); });
-    return {static_cast<double>(bytes) / read,
-            static_cast<double>(rounds) * static_cast<double>(probe.flops_per_round) / fma};
+    const auto rate = [&](const MachinePeak& peak) {
+        const int64_t rounds = options.smoke ? 1000 : 2000000;
+        const double seconds =
+            best_of(options.smoke ? 1 : 50, [&] { keep = keep + (peak.run(rounds) > 0); });
+        return static_cast<double>(rounds) * static_cast<double>(peak.ops_per_round) / seconds;
+    };
+    return {static_cast<double>(bytes) / read, rate(probe.f32), rate(probe.int8)};
 }
 
 struct Shape {
@@ -91,18 +95,19 @@ struct Shape {
     size_t working_set;  ///< bytes of matrices that are cycled through
 };
 
-/// What a kernel is measured with: float codes, or integers in groups with f16 scales.
+/// What a kernel is measured with: codes that are numbers, or codes in groups with scales.
 struct Case {
     const Kernel* kernel;
     int64_t group = 0;
 
     MatrixLayout layout() const {
-        if (!is_integer(kernel->code)) return {kK, {kernel->code}, nullptr};
+        if (!is_scaled(kernel->code)) return {kK, {kernel->code}, nullptr};
         Encoding e;
         e.code = kernel->code;
         e.bits = code_bits(kernel->code);
-        e.scale = FactorType::kF16;
-        e.zero_point = 1 << (e.bits - 1);
+        e.scale = group == 16 ? FactorType::kE4M3 : FactorType::kF16;
+        e.zero_point = is_integer(e.code) ? 1 << (e.bits - 1) : 0;
+        if (e.code == CodeType::kT4) e.levels = fp4_codebook();
         e.group = group;
         return {kK, e, std::make_shared<Grouping>(uniform_grouping({0, kK}, group))};
     }
@@ -114,12 +119,14 @@ struct Case {
 /// A matrix of random codes.
 void fill(const Case& c, const MatrixLayout& layout, std::byte* packed) {
     std::mt19937 random(1);
-    const int64_t code_bytes = is_integer(c.kernel->code) ? 1 : code_bits(c.kernel->code) / 8;
+    const bool scaled = is_scaled(c.kernel->code);
+    const int64_t code_bytes = scaled ? 1 : code_bits(c.kernel->code) / 8;
     std::vector<std::byte> codes(static_cast<size_t>(kN * kK * code_bytes));
     for (int64_t i = 0; i < kN * kK; ++i) {
         const float v = static_cast<float>(random() % 1000) * 1e-3f;
         const uint16_t half = c.kernel->code == CodeType::kF16 ? f32_to_f16(v) : f32_to_bf16(v);
-        const auto whole = static_cast<uint8_t>(random() >> (32 - layout.encoding.bits));
+        const auto whole =
+            static_cast<uint8_t>(scaled ? random() >> (32 - layout.encoding.bits) : 0);
         std::byte* to = codes.data() + i * code_bytes;
         if (code_bytes == 4)
             std::memcpy(to, &v, 4);
@@ -160,6 +167,10 @@ std::vector<const void*> inputs(const Kernel& kernel, const MatrixLayout& layout
             const std::vector<float> ones(layout.groups->blocks.size() * 2, 1.0f);
             std::memcpy(row + int8_scales_at(*layout.groups), ones.data(), ones.size() * 4);
         }
+        if (kernel.x == XType::kI8Row) {  // a scale of 1, no zero; no sums that are right
+            const float head[2] = {1, 0};
+            std::memcpy(row + int8_scales_at(*layout.groups), head, sizeof head);
+        }
         x.push_back(row);
     }
     return x;
@@ -174,7 +185,9 @@ void measure(const Case& c, const Shape& shape, const Limits& limits, bool smoke
     fill(c, layout, memory.data());
     for (int64_t m = 1; m < count; ++m)
         std::memcpy(memory.data() + m * static_cast<int64_t>(matrix), memory.data(), matrix);
-    const int64_t row_bytes = kernel.x == XType::kI8 ? int8_row_bytes(*layout.groups) : kK * 4;
+    const int64_t row_bytes = kernel.x == XType::kI8      ? int8_row_bytes(*layout.groups)
+                              : kernel.x == XType::kI8Row ? int8_whole_row_bytes(*layout.groups)
+                                                          : kK * 4;
     BigPages x_memory(static_cast<size_t>(shape.rows * row_bytes));
     const auto x = inputs(kernel, layout, shape.rows, x_memory.data(), row_bytes);
     BigPages scratch(kernel.scratch_bytes(layout));
@@ -187,28 +200,31 @@ void measure(const Case& c, const Shape& shape, const Limits& limits, bool smoke
     const double seconds = best_of(smoke ? 1 : 20, cycle);
     const double bytes = static_cast<double>(matrix) * static_cast<double>(count) / seconds;
     const double flops = 2.0 * kN * kK * static_cast<double>(shape.rows * count) / seconds;
+    const bool int8 = kernel.x == XType::kI8 || kernel.x == XType::kI8Row;
     std::printf("%-32s %5lld %9.2f %6.0f%% %9.1f %6.0f%%\n", c.name().c_str(),
                 static_cast<long long>(shape.rows), bytes / 1e9, 100 * bytes / limits.read,
-                flops / 1e9, 100 * flops / limits.flops);
+                flops / 1e9, 100 * flops / (int8 ? limits.int8 : limits.flops));
     std::fflush(stdout);
 }
 
 int bench(const Options& options) {
     const CpuFeatures cpu = cpu_from_environment();
     const Limits limits = measure_limits(options, cpu);
-    std::printf("%s, one thread: reads %.2f GB/s, %.1f GFLOP/s (f32 fma)\n",
-                cpu_model_name().c_str(), limits.read / 1e9, limits.flops / 1e9);
+    std::printf("%s, one thread: reads %.2f GB/s, %.1f GFLOP/s (f32 fma), %.1f GOP/s (int8)\n",
+                cpu_model_name().c_str(), limits.read / 1e9, limits.flops / 1e9, limits.int8 / 1e9);
     std::printf("n = %lld, k = %lld; GOP/s are a multiplication and an addition each\n",
                 static_cast<long long>(kN), static_cast<long long>(kK));
     std::printf("%-32s %5s %9s %7s %9s %7s\n", "kernel", "rows", "GB/s", "of read", "GOP/s",
-                "of fma");
+                "of peak");
     std::vector<Case> cases;
     const KernelRegistry registry = KernelRegistry::built_in();
     for (const Kernel* kernel : registry.kernels()) {
         if (!cpu.has(kernel->isa)) continue;
         if (kernel->name == std::string("panel_bf16_bf16_ref")) continue;  // a definition
-        if (kernel->code == CodeType::kU4) cases.push_back({kernel, 32});
-        cases.push_back({kernel, is_integer(kernel->code) ? 128 : 0});
+        if (kernel->code == CodeType::kT4) cases.push_back({kernel, 16});
+        if (code_bits(kernel->code) == 4) cases.push_back({kernel, 32});
+        const bool whole_rows = !is_scaled(kernel->code) || kernel->x == XType::kI8Row;
+        cases.push_back({kernel, whole_rows ? 0 : 128});
     }
     for (const Case& c : cases) {
         if (c.name().find(options.filter) == std::string::npos) continue;

@@ -40,6 +40,57 @@ __attribute__((target("avx512f"))) float fma_avx512(int64_t rounds) {
     return lanes[0];
 }
 
+// The instructions by name, as their operands never change: no compiler may then take one for many.
+__attribute__((target("avx512f,avx512vnni"))) float int8_avx512(int64_t rounds) {
+    __m512i acc[kChains];
+    const __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(-1);
+    for (auto& v : acc) v = b;
+    for (int64_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 12
+        for (int j = 0; j < kChains; ++j) {
+            __m512i sum = acc[j];
+            __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+            acc[j] = sum;
+        }
+    for (int j = 1; j < kChains; ++j) acc[0] = _mm512_add_epi32(acc[0], acc[j]);
+    int32_t lanes[16];
+    _mm512_storeu_si512(lanes, acc[0]);
+    return static_cast<float>(lanes[0]);
+}
+
+__attribute__((target("avx512f,avx512bf16"))) float bf16_avx512(int64_t rounds) {
+    __m512 acc[kChains];
+    const __m512i a = _mm512_set1_epi32(0x3f803f80);
+    for (auto& v : acc) v = _mm512_setzero_ps();
+    for (int64_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 12
+        for (int j = 0; j < kChains; ++j) {
+            __m512 sum = acc[j];
+            __asm__("vdpbf16ps %1, %1, %0" : "+v"(sum) : "v"(a));
+            acc[j] = sum;
+        }
+    for (int j = 1; j < kChains; ++j) acc[0] = _mm512_add_ps(acc[0], acc[j]);
+    float lanes[16];
+    _mm512_storeu_ps(lanes, acc[0]);
+    return lanes[0];
+}
+
+/// Of 8-bit codes to int32: products in pairs, which widening adds up, and the sum.
+__attribute__((target("avx2"))) float int8_avx2(int64_t rounds) {
+    __m256i acc[kChains];
+    const __m256i a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(-1), one = _mm256_set1_epi16(1);
+    for (auto& v : acc) v = b;
+    for (int64_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 12
+        for (int j = 0; j < kChains; ++j) {
+            __m256i pairs;
+            __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(pairs) : "x"(a), "x"(b));
+            acc[j] = _mm256_add_epi32(acc[j], _mm256_madd_epi16(pairs, one));
+        }
+    for (int j = 1; j < kChains; ++j) acc[0] = _mm256_add_epi32(acc[0], acc[j]);
+    return static_cast<float>(_mm_cvtsi128_si32(_mm256_castsi256_si128(acc[0])));
+}
+
 __attribute__((target("avx2,fma"))) uint64_t read_avx2(const std::byte* p, size_t bytes) {
     __m256i sum[4] = {};
     for (size_t i = 0; i < bytes; i += 128)
@@ -93,14 +144,32 @@ float fma_generic(int64_t rounds) {
     return acc[0][0];
 }
 
+float int8_generic(int64_t rounds) {
+    typedef int16_t I8 __attribute__((vector_size(16)));
+    I8 acc[kChains];
+    const I8 a = {3, 1, 4, 1, 5, 9, 2, 6};
+    for (auto& v : acc) v = a;
+    for (int64_t i = 0; i < rounds; ++i)
+#pragma GCC unroll 12
+        for (int j = 0; j < kChains; ++j) acc[j] = acc[j] * a + a;
+    for (int j = 1; j < kChains; ++j) acc[0] += acc[j];
+    return acc[0][0];
+}
+
 }  // namespace
 
 MachineProbe machine_probe([[maybe_unused]] CpuFeatures cpu) {
 #if defined(__x86_64__)
-    if (cpu.has(Isa::kAvx512)) return {read_avx512, fma_avx512, kChains * 2 * 16};
-    if (cpu.has(Isa::kAvx2)) return {read_avx2, fma_avx2, kChains * 2 * 8};
+    const MachinePeak pairs{int8_avx2, kChains * 2 * 32};
+    if (cpu.has(Isa::kAvx512)) {
+        MachineProbe probe{read_avx512, {fma_avx512, kChains * 2 * 16}, pairs};
+        if (cpu.has(Isa::kAvx512Vnni)) probe.int8 = {int8_avx512, kChains * 2 * 64};
+        if (cpu.has(Isa::kAvx512Bf16)) probe.bf16 = {bf16_avx512, kChains * 2 * 32};
+        return probe;
+    }
+    if (cpu.has(Isa::kAvx2)) return {read_avx2, {fma_avx2, kChains * 2 * 8}, pairs};
 #endif
-    return {read_generic, fma_generic, kChains * 2 * 4};
+    return {read_generic, {fma_generic, kChains * 2 * 4}, {int8_generic, kChains * 2 * 8}};
 }
 
 }  // namespace conclave
