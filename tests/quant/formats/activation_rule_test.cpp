@@ -29,12 +29,10 @@ std::unique_ptr<QuantizationConfig> format_of(const fs::path& folder) {
     return format->from_config(source.config, source.file);
 }
 
-/// Rows of the stored weight of a layer.
+/// Rows of the stored weight of a layer: "STEM.weight", "STEM._weight_qdata" ...
 int64_t rows_of(const std::string& stem, const test::MemoryTensors& tensors) {
-    const std::string prefix = stem + ".weight";
-    for (auto it = tensors.all.lower_bound(prefix);
-         it != tensors.all.end() && it->first.starts_with(prefix); ++it)
-        if (it->second.header.shape.size() == 2) return it->second.header.shape[0];
+    for (const auto& [name, t] : tensors.all)
+        if (name.starts_with(stem + ".") && t.header.shape.size() == 2) return t.header.shape[0];
     return 0;
 }
 
@@ -90,19 +88,18 @@ TEST_P(ActivationRules, RoundAsTheFormatsOwnTools) {
     EXPECT_GE(rows, 32);
 }
 
-INSTANTIATE_TEST_SUITE_P(, ActivationRules,
-                         ::testing::Values("ct-fp8-block", "ct-fp8-dynamic", "ct-fp8-static",
-                                           "ct-mixed", "ct-mxfp4", "ct-nvfp4",
-                                           "ct-w8a8-int8-dynamic", "ct-w8a8-int8-dynamic-asym",
-                                           "ct-w8a8-int8-static", "fp8-block", "fp8-block-bf16s",
-                                           "fp8-tensor", "modelopt-fp8", "modelopt-fp8-pc-pt",
-                                           "modelopt-mxfp8", "modelopt-nvfp4", "quark-fp8",
-                                           "quark-int8", "quark-mxfp4"),
-                         [](const auto& info) {
-                             std::string name = info.param;
-                             std::replace(name.begin(), name.end(), '-', '_');
-                             return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    , ActivationRules,
+    ::testing::Values("ct-fp8-block", "ct-fp8-dynamic", "ct-fp8-static", "ct-mixed", "ct-mxfp4",
+                      "ct-nvfp4", "ct-w8a8-int8-dynamic", "ct-w8a8-int8-dynamic-asym",
+                      "ct-w8a8-int8-static", "fp8-block", "fp8-block-bf16s", "fp8-tensor",
+                      "modelopt-fp8", "modelopt-fp8-pc-pt", "modelopt-mxfp8", "modelopt-nvfp4",
+                      "quark-fp8", "quark-int8", "quark-mxfp4", "tao-fp8dyn", "tao-int8dyn"),
+    [](const auto& info) {
+        std::string name = info.param;
+        std::replace(name.begin(), name.end(), '-', '_');
+        return name;
+    });
 
 }  // namespace
 }  // namespace conclave::quant
