@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "quant/formats/compressed_tensors_matrix.h"
+#include "quant/formats/float_formats.h"
 #include "quant/formats/formats.h"
 #include "quant/formats/tensors.h"
 #include "runtime/base/error.h"
@@ -32,7 +33,7 @@ class CompressedTensorsConfig final : public QuantizationConfig {
             throw Error(ErrorCode::kBadContent, "matrix is stored twice")
                 .tensor(stem + kPacked)
                 .expected("it, or " + stem + kBytes);
-        if (packed || (weight && !is_float(weight->dtype)))
+        if (packed || (weight && !is_float_dtype(weight->dtype)))
             m = describe_quantized(source, tensors, packed ? packed->dtype : weight->dtype,
                                    packed.has_value());
         else
@@ -48,27 +49,9 @@ class CompressedTensorsConfig final : public QuantizationConfig {
     }
 
   private:
-    static bool is_float(const std::string& dtype) {
-        return dtype == "BF16" || dtype == "F16" || dtype == "F32";
-    }
     static bool has_piece(const StoredMatrix& m, const std::string& tensor) {
         return std::any_of(m.pieces.begin(), m.pieces.end(),
                            [&](const StoredPiece& p) { return p.tensor == tensor; });
-    }
-
-    /// Scales of a quantized KV cache, which is kept in higher precision here.
-    static void add_cache_scales(StoredMatrix& m, const TensorLookup& tensors) {
-        const std::string& stem = m.source.stem;
-        const size_t dot = stem.rfind('.');
-        if (dot == std::string::npos || !stem.substr(0, dot).ends_with("self_attn")) return;
-        const std::string leaf = stem.substr(dot), parent = stem.substr(0, dot);
-        add_companions(m, tensors, stem, {".output_scale", ".k_scale", ".v_scale"});
-        if (leaf == ".q_proj" || leaf == ".qkv_proj")
-            add_companions(m, tensors, parent, {".q_scale"});
-        if (leaf == ".k_proj" || leaf == ".qkv_proj")
-            add_companions(m, tensors, parent, {".k_scale", ".kv_scale"});
-        if (leaf == ".v_proj" || leaf == ".qkv_proj")
-            add_companions(m, tensors, parent, {".v_scale"});
     }
 
     const CtScheme& scheme_of(const MatrixSource& source, const std::string& tensor) const {

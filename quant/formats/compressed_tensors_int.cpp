@@ -15,36 +15,6 @@ constexpr const char* kScale = ".weight_scale";
 constexpr const char* kZero = ".weight_zero_point";
 constexpr const char* kOrder = ".weight_g_idx";
 
-/// The codec of a matrix with one scale (and zero) for all of it: each row is shown the same one.
-class OneScaleCodec final : public Codec {
-  public:
-    explicit OneScaleCodec(std::shared_ptr<const Codec> rows) : rows_(std::move(rows)) {}
-    const char* name() const override { return "int, one scale"; }
-    StoredRect needs(const StoredMatrix& m, size_t piece, Interval n, Interval k) const override {
-        return piece == 0 ? rows_->needs(m, 0, n, k) : StoredRect{{0, 1}, {0, 1}};
-    }
-    void generate(const StoredMatrix& m, size_t piece, const StoredRect& rect,
-                  std::byte* out) const override {
-        rows_->generate(m, piece, rect, out);
-    }
-    int64_t rows_per_read(const StoredMatrix& m) const override { return rows_->rows_per_read(m); }
-    size_t scratch_bytes(const StoredMatrix& m, Interval n, Interval k) const override {
-        return rows_->scratch_bytes(m, n, k);
-    }
-    CodeTile decode(const StoredMatrix& m, Interval n, Interval k,
-                    std::span<const StagedRect> staged, std::byte* scratch) const override {
-        std::vector<StagedRect> shown(staged.begin(), staged.end());
-        for (size_t i = 1; i < shown.size(); ++i) {
-            shown[i].rect = rows_->needs(m, i, n, k);
-            shown[i].row_bytes = 0;
-        }
-        return rows_->decode(m, n, k, shown, scratch);
-    }
-
-  private:
-    std::shared_ptr<const Codec> rows_;
-};
-
 /// Where 32 is no multiple of the bits, versions differ, and so does the number of words unless
 /// rows are short.
 Packing packing_of(const MatrixSource& source, const TensorLookup& tensors, int bits, bool old) {
@@ -152,6 +122,7 @@ StoredMatrix describe_ct_integers(const MatrixSource& source, const TensorLookup
     e.code = args.bits <= 4 ? CodeType::kU4 : CodeType::kU8;
     e.bits = args.bits;
     e.group = groups > 1 ? args.columns : 0;
+    e.group_rows = args.rows;
     e.scale = describe_scales(source, tensors, args, groups);
     if (args.symmetric) {
         e.zero_point = 1 << (args.bits - 1);
@@ -163,10 +134,6 @@ StoredMatrix describe_ct_integers(const MatrixSource& source, const TensorLookup
     e.permuted = order != nullptr;
     StoredMatrix m = int_matrix(source, e, storage, {packed ? kPacked : kBytes, kScale, kZero});
     m.group_of = std::move(order);
-    if (args.per_tensor()) {
-        m.codec = std::make_shared<const OneScaleCodec>(m.codec);
-        for (size_t i = 1; i < m.pieces.size(); ++i) m.pieces[i].rows = m.pieces[i].cols = 1;
-    }
     return m;
 }
 
