@@ -109,7 +109,7 @@ class DeepSpeedCodec final : public Codec {
     }
 
     /// The stored group `index`: elements [index * group_, (index + 1) * group_) of the flattened
-    /// tensor. A scale that is no number tells of a weight that is none.
+    /// tensor. Throws kBadContent for a weight that is no number.
     Group group_at(const StoredMatrix& m, int64_t index, const StagedRect& s) const {
         const int64_t width = m.source.k, bytes = m.pieces[0].element_bytes;
         const int64_t end = std::min((index + 1) * group_, m.pieces[0].rows * width);
@@ -124,6 +124,11 @@ class DeepSpeedCodec final : public Codec {
             e += count;
         }
         const auto amax = std::bit_cast<float>(most);
+        if (!std::isfinite(amax))
+            throw Error(ErrorCode::kBadContent, "a weight is not a finite number")
+                .tensor(m.pieces[0].tensor)
+                .found(std::to_string(amax) + " in row " + std::to_string(index * group_ / width) +
+                       " or behind");
         return {index, amax / range_.top, amax == 0 ? 0 : range_.top / amax};
     }
 
