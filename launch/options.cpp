@@ -103,10 +103,11 @@ void add_engine(CLI::App& app, EngineOptions& to) {
         ->type_name("FORMAT")
         ->group(group)
         ->default_str("auto");
-    app.add_option("--dummy-dtype", to.dummy_dtype,
-                   "Type of dummy weights: bf16, f16, f32, int2 .. int8 with a group size or without "
-                   "(int4-g32), w8a8, fp8, mxfp8, mxfp4, nvfp4 (embeddings, head and routers stay "
-                   "bf16)")
+    app.add_option(
+           "--dummy-dtype", to.dummy_dtype,
+           "Type of dummy weights: bf16, f16, f32, int2 .. int8 with a group size or without "
+           "(int4-g32), w8a8, fp8, mxfp8, mxfp4, nvfp4 (embeddings, head and routers stay "
+           "bf16)")
         ->envname("CONCLAVE_DUMMY_DTYPE")
         ->type_name("TYPE")
         ->group(group)
@@ -137,8 +138,10 @@ void add_engine(CLI::App& app, EngineOptions& to) {
         ->type_name("NAME")
         ->group(group)
         ->default_str("what the checkpoint says");
-    app.add_option("--kv-cache-dtype", to.kv_cache_dtype,
-                   "Numbers of the KV cache: auto (as the activations), f32, f16, bf16")
+    app.add_option(
+           "--kv-cache-dtype", to.kv_cache_dtype,
+           "Numbers of the KV cache: auto (f32 with f32 activations and in verify, else bf16), "
+           "f32, f16, bf16")
         ->envname("CONCLAVE_KV_CACHE_DTYPE")
         ->check(one_of({"auto", "f32", "f16", "bf16"}))
         ->type_name("TYPE")
