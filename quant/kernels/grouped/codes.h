@@ -114,7 +114,10 @@ struct Factors {
         for (int p = 0; p < P; ++p) {
             const V z = zero_pairs ? S::load_u4(zeros + p * panel_bytes)
                                    : load_factors<S>(zero_type, zeros + p * panel_bytes);
-            (zero_added ? added : zero)[p] = z;
+            if (zero_added)
+                added[p] = z;
+            else
+                zero[p] = z;
         }
         zeros += zero_bytes;
     }
