@@ -122,6 +122,20 @@ StoredMatrix fp4_matrix(const MatrixSource& source, const TensorLookup& tensors,
     return scaled_matrix(source, e, codes, scales);
 }
 
+StoredMatrix nvfp4_matrix(const MatrixSource& source, const TensorLookup& tensors,
+                          const std::string& scales, int64_t group) {
+    StoredMatrix m = fp4_matrix(source, tensors, scales, ScaleKind::kE4M3, group);
+    const std::string second = source.stem + ".weight_scale_2";
+    const auto global = read_scalar(tensors, second);
+    if (!global)
+        throw Error(ErrorCode::kBadContent, "tensor is missing")
+            .tensor(second)
+            .expected("one number");
+    m.global.multiplier = *global;
+    m.companions.push_back(second);
+    return m;
+}
+
 float input_scale(const TensorLookup& tensors, const std::string& name) {
     const auto scale = read_scalar(tensors, name);
     if (!scale) throw Error(ErrorCode::kBadContent, "tensor is missing").tensor(name);

@@ -38,6 +38,9 @@ StoredMatrix fp8_matrix(const MatrixSource& source, const TensorLookup& tensors,
 /// U8 [n, k / 2], two codes of E2M1 a byte, and a scale for each `group` columns of a row.
 StoredMatrix fp4_matrix(const MatrixSource& source, const TensorLookup& tensors,
                         const std::string& scales, ScaleKind kind, int64_t group);
+/// The same with scales of F8_E4M3, times STEM.weight_scale_2.
+StoredMatrix nvfp4_matrix(const MatrixSource& source, const TensorLookup& tensors,
+                          const std::string& scales, int64_t group);
 Encoding fp8_encoding(FactorType scale, int64_t group, int64_t group_rows);
 Encoding fp4_encoding(FactorType scale, int64_t group);
 

@@ -176,7 +176,7 @@ class ModelOptConfig final : public QuantizationConfig {
             case Algorithm::kNvfp4:
             case Algorithm::kNvfp4WeightOnly:
             case Algorithm::kNvfp4Fp8:
-                return nvfp4_matrix(s, source, tensors, scales);
+                return nvfp4_matrix(source, tensors, scales, s.group > 0 ? s.group : kNvGroup);
             case Algorithm::kInt4Awq:
                 return int4_matrix(s, source, tensors, scales);
         }
@@ -188,21 +188,6 @@ class ModelOptConfig final : public QuantizationConfig {
         StoredMatrix m = describe_quantized(s, source, tensors);
         m.activation = activation(s.algorithm, source, tensors);
         m.column_scale = pre_quant_scale(source, tensors);
-        return m;
-    }
-
-    static StoredMatrix nvfp4_matrix(const Settings& s, const MatrixSource& source,
-                                     const TensorLookup& tensors, const std::string& scales) {
-        StoredMatrix m =
-            fp4_matrix(source, tensors, scales, ScaleKind::kE4M3, s.group > 0 ? s.group : kNvGroup);
-        const std::string second = source.stem + ".weight_scale_2";
-        const auto global = read_scalar(tensors, second);
-        if (!global)
-            throw Error(ErrorCode::kBadContent, "tensor is missing")
-                .tensor(second)
-                .expected("one number");
-        m.global.multiplier = *global;
-        m.companions.push_back(second);
         return m;
     }
 

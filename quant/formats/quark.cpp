@@ -35,20 +35,6 @@ StoredMatrix describe_fp6(const QuarkTensor& t, const MatrixSource& source,
                          t.dtype == "fp6_e3m2" ? CodeStorage::kE3M2 : CodeStorage::kE2M3);
 }
 
-StoredMatrix describe_nvfp4(const QuarkTensor& t, const MatrixSource& source,
-                            const TensorLookup& tensors, const std::string& scales) {
-    StoredMatrix m = fp4_matrix(source, tensors, scales, ScaleKind::kE4M3, t.group);
-    const std::string second = source.stem + ".weight_scale_2";
-    const auto global = read_scalar(tensors, second);
-    if (!global)
-        throw Error(ErrorCode::kBadContent, "tensor is missing")
-            .tensor(second)
-            .expected("one number");
-    m.global.multiplier = *global;
-    m.companions.push_back(second);
-    return m;
-}
-
 StoredMatrix describe_int8(const QuarkTensor& t, const MatrixSource& source,
                            const TensorLookup& tensors, const std::string& scales) {
     expect_tensor(tensors, weight_name(source), {source.stored_n, source.k}, "I8");
@@ -154,7 +140,7 @@ class QuarkConfig final : public QuantizationConfig {
         if (t.scheme != QuarkScheme::kGroup)
             refuse("fp4 and fp6 of quark are served in groups only", codes, t.dtype);
         if (t.dtype == "fp4") return fp4_matrix(source, tensors, scales, ScaleKind::kE8M0, t.group);
-        if (t.dtype == "nvfp4") return describe_nvfp4(t, source, tensors, scales);
+        if (t.dtype == "nvfp4") return nvfp4_matrix(source, tensors, scales, t.group);
         return describe_fp6(t, source, tensors, scales);
     }
 
