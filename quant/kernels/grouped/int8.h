@@ -11,18 +11,17 @@
 namespace conclave::quant::grouped {
 namespace {
 
-/// `count` chunks, P panels that are `panel_bytes` apart; where `Ones`, `ones` sums their codes.
+/// `count` chunks of P panels; where `Ones`, `ones` sums their codes.
 template <class D, bool Ones, class C, int R, int P>
-[[gnu::always_inline]] inline void add_chunks(const C& codes, const std::byte* w,
-                                              int64_t chunk_bytes, int64_t panel_bytes,
-                                              const std::byte* const (&x)[R], int64_t at, int count,
-                                              typename D::Sum (&sums)[R][P],
+[[gnu::always_inline]] inline void add_chunks(const C& codes, const std::byte* const (&w)[P],
+                                              int64_t chunk_bytes, const std::byte* const (&x)[R],
+                                              int64_t at, int count, typename D::Sum (&sums)[R][P],
                                               typename D::Sum (&ones)[P]) {
 #pragma GCC unroll 4
     for (int c = 0; c < count; ++c) {
         Chunk<typename D::Bytes> chunk[P];
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) chunk[p] = codes.load(w + p * panel_bytes + c * chunk_bytes);
+        for (int p = 0; p < P; ++p) chunk[p] = codes.load(w[p] + c * chunk_bytes);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; ++h) {
 #pragma GCC unroll 16
@@ -38,6 +37,20 @@ template <class D, bool Ones, class C, int R, int P>
     }
 }
 
+/// The next Count chunks of all. Pointers that advance leave every address a register and a
+/// constant, and R + P of them fit the general registers.
+template <class D, bool Ones, CodeType Code, int Count, class C, int R, int P>
+[[gnu::always_inline]] inline void next_chunks(const C& codes, const std::byte* (&w)[P],
+                                               const std::byte* (&x)[R],
+                                               typename D::Sum (&sums)[R][P],
+                                               typename D::Sum (&ones)[P]) {
+    add_chunks<D, Ones>(codes, w, kChunkBytes<Code>, x, 0, Count, sums, ones);
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) w[p] += Count * kChunkBytes<Code>;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) x[r] += Count * kRunGranule;
+}
+
 /// XType::kI8
 template <class D, CodeType Code, bool Added = false>
 struct Int8 {
@@ -45,22 +58,24 @@ struct Int8 {
     using S = typename B::Simd;
     using V = typename S::V;
     using C = Codes<B, Code>;
+    static constexpr int kChunks = kBlockColumns / kRunGranule;
 
     template <int R, int P>
     static void tile(const Work& work, int64_t panel, int64_t row) {
         const std::byte* from = work.call.packed + panel * work.panel_bytes;
-        const std::byte* w = from + work.codes_at;
         const C codes(work);
         Factors<S, P> factors(work, from, C::kSteps);
-        const std::byte* x[R];
+        const std::byte *w[P], *x[R];
         V acc[R][P];
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) w[p] = from + p * work.panel_bytes + work.codes_at;
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             x[r] = static_cast<const std::byte*>(work.call.x[row + r]);
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) acc[r][p] = S::zero();
         }
-        int64_t at = 0, scale_at = work.x_scales_at, sum_at = work.x_sums_at;
+        int64_t scale_at = work.x_scales_at, sum_at = work.x_sums_at;  // from the next codes of x
         for (int64_t g = 0; g < work.run_count; ++g) {
             factors.next();
             for (int64_t left = work.runs[g].columns; left > 0; left -= kBlockColumns) {
@@ -69,18 +84,16 @@ struct Int8 {
                 for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
                     for (int p = 0; p < P; ++p) sums[r][p] = D::none();
-                int chunks = kBlockColumns / kRunGranule;
+                int chunks = kChunks;
                 if (left > kBlockColumns - kRunGranule) {
-                    add_chunks<D, false>(codes, w, kChunkBytes<Code>, work.panel_bytes, x, at,
-                                         kBlockColumns / kRunGranule, sums, ones);
+                    next_chunks<D, false, Code, kChunks>(codes, w, x, sums, ones);
                 } else {
                     chunks = static_cast<int>((left + kRunGranule - 1) / kRunGranule);
                     for (int c = 0; c < chunks; ++c)
-                        add_chunks<D, false>(codes, w + c * kChunkBytes<Code>, 0, work.panel_bytes,
-                                             x, at + c * kRunGranule, 1, sums, ones);
+                        next_chunks<D, false, Code, 1>(codes, w, x, sums, ones);
                 }
-                w += chunks * kChunkBytes<Code>;
-                at += chunks * kRunGranule;
+                scale_at -= chunks * kRunGranule;
+                sum_at -= chunks * kRunGranule;
 #pragma GCC unroll 16
                 for (int r = 0; r < R; ++r)
                     finish(factors, load_float(x[r] + scale_at), load_float(x[r] + sum_at), sums[r],
@@ -117,6 +130,7 @@ struct Int8Row {
     using V = typename S::V;
     using C = Codes<B, Code>;
     using Whole = typename D::Whole;
+    static constexpr int kChunks = kBlockColumns / kRunGranule;
 
     /// Columns whose sum of products stays in int32: 255 * 128 times as many, and the same for the
     /// zeros.
@@ -133,47 +147,42 @@ struct Int8Row {
     [[gnu::always_inline]] static void add(const C& codes, int64_t panel_bytes,
                                            const std::byte* const (&x)[R], int64_t columns,
                                            Place& place, Whole (&sums)[R][P], Whole (&ones)[P]) {
-        constexpr int kChunks = kBlockColumns / kRunGranule;
         int64_t chunks = (columns + kRunGranule - 1) / kRunGranule;
-        while (chunks > 0) {
-            const bool whole = chunks >= kChunks;
-            if constexpr (D::kWide) {
-                step<R, P>(codes, panel_bytes, x, whole, place, sums, ones);
-            } else {
-                typename D::Sum block[R][P], block_ones[P];
+        const std::byte *w[P], *from[R];
 #pragma GCC unroll 4
-                for (int p = 0; p < P; ++p) {
-                    block_ones[p] = D::none();
+        for (int p = 0; p < P; ++p) w[p] = place.w + p * panel_bytes;
 #pragma GCC unroll 16
-                    for (int r = 0; r < R; ++r) block[r][p] = D::none();
-                }
-                step<R, P>(codes, panel_bytes, x, whole, place, block, block_ones);
-#pragma GCC unroll 4
-                for (int p = 0; p < P; ++p) {
-                    if constexpr (Zeros) ones[p] = D::add(ones[p], D::widen(block_ones[p]));
-#pragma GCC unroll 16
-                    for (int r = 0; r < R; ++r)
-                        sums[r][p] = D::add(sums[r][p], D::widen(block[r][p]));
-                }
-            }
-            chunks -= whole ? kChunks : 1;
-        }
+        for (int r = 0; r < R; ++r) from[r] = x[r] + place.at;
+        place.w += chunks * kChunkBytes<Code>;
+        place.at += chunks * kRunGranule;
+        for (; chunks >= kChunks; chunks -= kChunks)
+            step<R, P, kChunks>(codes, w, from, sums, ones);
+        for (; chunks > 0; --chunks) step<R, P, 1>(codes, w, from, sums, ones);
     }
 
-    /// 32 columns or eight.
-    template <int R, int P>
-    [[gnu::always_inline]] static void step(const C& codes, int64_t panel_bytes,
-                                            const std::byte* const (&x)[R], bool whole,
-                                            Place& place, typename D::Sum (&sums)[R][P],
-                                            typename D::Sum (&ones)[P]) {
-        constexpr int kChunks = kBlockColumns / kRunGranule;
-        if (whole)
-            add_chunks<D, Zeros>(codes, place.w, kChunkBytes<Code>, panel_bytes, x, place.at,
-                                 kChunks, sums, ones);
-        else
-            add_chunks<D, Zeros>(codes, place.w, 0, panel_bytes, x, place.at, 1, sums, ones);
-        place.w += (whole ? kChunks : 1) * kChunkBytes<Code>;
-        place.at += whole ? kBlockColumns : kRunGranule;
+    /// Count chunks.
+    template <int R, int P, int Count>
+    [[gnu::always_inline]] static void step(const C& codes, const std::byte* (&w)[P],
+                                            const std::byte* (&x)[R], Whole (&sums)[R][P],
+                                            Whole (&ones)[P]) {
+        if constexpr (D::kWide) {
+            next_chunks<D, Zeros, Code, Count>(codes, w, x, sums, ones);
+        } else {
+            typename D::Sum block[R][P], block_ones[P];
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) {
+                block_ones[p] = D::none();
+#pragma GCC unroll 16
+                for (int r = 0; r < R; ++r) block[r][p] = D::none();
+            }
+            next_chunks<D, Zeros, Code, Count>(codes, w, x, block, block_ones);
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) {
+                if constexpr (Zeros) ones[p] = D::add(ones[p], D::widen(block_ones[p]));
+#pragma GCC unroll 16
+                for (int r = 0; r < R; ++r) sums[r][p] = D::add(sums[r][p], D::widen(block[r][p]));
+            }
+        }
     }
 
     template <int R, int P>
