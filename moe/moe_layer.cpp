@@ -53,17 +53,19 @@ MoeLayer::MoeLayer(sharding::WeightBuilder& b, const RouterSpec& router,
 
 int64_t MoeLayer::statistics_to_share(int rank) const {
     if (deterministic_ || experts_.experts.empty()) return 0;
-    const auto cut = std::span(*experts_.width)
-                         .subspan(static_cast<size_t>(grid_.ep_index(rank) * grid_.expert_tp),
-                                  static_cast<size_t>(grid_.expert_tp));
     int64_t most = 0;
-    bool spans = false;
     for (const quant::LinearWeights& w : experts_.weights->w2) {
         const quant::ActivationRule& rule = w.descriptor.parts[0].rule;
-        spans = spans || sharding::scale_spans_ranks(rule, cut);
-        most = std::max(most, quant::statistics_per_row(rule, width_));
+        if (sharding::scale_spans_ranks(rule, sharers(rank)))
+            most = std::max(most, quant::statistics_per_row(rule, width_));
     }
-    return spans ? most : 0;
+    return most;
+}
+
+std::span<const Interval> MoeLayer::sharers(int rank) const {
+    return std::span<const Interval>(*experts_.width)
+        .subspan(static_cast<size_t>(grid_.ep_index(rank) * grid_.expert_tp),
+                 static_cast<size_t>(grid_.expert_tp));
 }
 
 void MoeLayer::apply(StepContext& context, const float* x, int64_t tokens, float* out) const {
@@ -122,8 +124,10 @@ void MoeLayer::experts_fast(StepContext& context, quant::PreparedInput& x,
         const std::vector<int32_t> expert_of = experts_of_slots(d);
         sharding::share_statistics(
             context.expert_tp, context, act, shared_statistics_,
-            [&](int64_t slot) -> const quant::PartDescriptor& {
-                return experts_.weights->w2[expert_of[slot]].descriptor.parts[0];
+            [&](int64_t slot) -> const quant::PartDescriptor* {
+                const auto& w2 = experts_.weights->w2[expert_of[slot]].descriptor.parts[0];
+                const auto cut = sharers(context.comm.rank());
+                return sharding::scale_spans_ranks(w2.rule, cut) ? &w2 : nullptr;
             });
     }
     if (width == 0) {

@@ -1,6 +1,7 @@
 // A mixture-of-experts layer over ranks: route, dispatch, experts, combine, exchange.
 #pragma once
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,8 @@ class MoeLayer {
 
     /// shared_statistics_.
     int64_t statistics_to_share(int rank) const;
+    /// Columns of w2's input on each rank that shares the experts of `rank`.
+    std::span<const Interval> sharers(int rank) const;
     void add_shared(sharding::StepContext& context, quant::PreparedInput& x, float* out) const;
 
     struct Shared {

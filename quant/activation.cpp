@@ -1,6 +1,7 @@
 #include "quant/activation.h"
 
 #include <cstring>
+#include <limits>
 
 #include "runtime/base/interval.h"
 
@@ -85,7 +86,8 @@ int64_t PreparedInput::row_bytes(const Key& key) const {
 const float* PreparedInput::statistics(const ActivationRule& rule, const float* x, int64_t row,
                                        std::vector<float>& own) const {
     if (!rule.dynamic()) return nullptr;
-    if (statistics_) return statistics_ + row * statistics_per_row_;
+    const float* shared = statistics_ ? statistics_ + row * statistics_per_row_ : nullptr;
+    if (shared && shared[0] > -std::numeric_limits<float>::infinity()) return shared;
     own.resize(static_cast<size_t>(statistics_per_row(rule, span_.width)));
     row_statistics(rule, x, span_, ops_, own.data());
     return own.data();

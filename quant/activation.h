@@ -22,8 +22,8 @@ class PreparedInput {
     /// Says which columns of longer rows these are, for rules whose groups run over whole rows.
     void place(const RowSpan& span) { span_ = span; }
     /// Statistics of the whole rows (quantize_row.h), where other ranks hold columns, too: those of
-    /// row r at statistics + r * per_row, for whatever rule the row is prepared under. They must
-    /// stay meanwhile.
+    /// row r at statistics + r * per_row, for the rule that the row is prepared under; -infinity
+    /// where the columns held here are all that the row's scales need. They must stay meanwhile.
     void set_statistics(const float* statistics, int64_t per_row) {
         statistics_ = statistics, statistics_per_row_ = per_row;
     }

@@ -52,11 +52,10 @@ std::shared_ptr<const Codebook> fp4_codebook() {
 
 std::string Encoding::to_string() const {
     if (!is_scaled(code)) return code_name(code);
-    std::string s = is_integer(code)          ? "int" + std::to_string(bits)
-                    : code == CodeType::kT4   ? levels ? levels->name : "no codebook"
-                    : code == CodeType::kE4M3 ? "fp8"
-                    : bits == 6               ? "fp6 e3m2, normal"
-                                              : "fp8 normal";
+    std::string s = is_integer(code)        ? "int" + std::to_string(bits)
+                    : code == CodeType::kT4 ? levels ? levels->name : "no codebook"
+                    : bits == 6             ? "fp6"
+                                            : "fp8";
     if (group > 0 && group_rows != 1)
         s += " " + std::to_string(group_rows) + "x" + std::to_string(group);
     else if (group > 0)

@@ -53,14 +53,14 @@ bool scale_spans_ranks(const quant::ActivationRule& rule, std::span<const Interv
 
 void share_statistics(comm::Communicator& comm, StepContext& context, quant::PreparedInput& input,
                       int64_t per_row,
-                      FunctionRef<const quant::PartDescriptor&(int64_t row)> matrix_of) {
+                      FunctionRef<const quant::PartDescriptor*(int64_t row)> matrix_of) {
     const int64_t rows = input.rows();
     float* all = context.workspace.allocate<float>(rows * per_row);
     std::fill_n(all, rows * per_row, -std::numeric_limits<float>::infinity());
     if (input.k() > 0)
         context.executor.parallel_for(rows, [&](int64_t r) {
-            const quant::PartDescriptor& m = matrix_of(r);
-            if (m.rule.dynamic()) input.statistics_of(m.rule, m.layout, r, all + r * per_row);
+            if (const quant::PartDescriptor* m = matrix_of(r))
+                input.statistics_of(m->rule, m->layout, r, all + r * per_row);
         });
     comm.all_reduce_max(all, static_cast<size_t>(rows * per_row));
     input.set_statistics(all, per_row);

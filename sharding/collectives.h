@@ -17,10 +17,11 @@ bool scale_spans_ranks(const quant::ActivationRule& rule, std::span<const Interv
 
 /// Collective over `comm`, whose ranks hold the columns of the same rows: statistics (see
 /// quant/quantize_row.h) of every whole row, set in `input` and living in the context's workspace.
-/// Row r goes to a matrix like matrix_of(r); `per_row` is the most that any of them needs. A rank
-/// that holds no columns takes part with an input of k = 0.
+/// Row r goes to a matrix like *matrix_of(r); null where its scale does not span ranks, and
+/// the row is prepared as if there were no others. `per_row`, the same on all ranks, is the most
+/// that any of them needs. A rank that holds no columns takes part with an input of k = 0.
 void share_statistics(comm::Communicator& comm, StepContext& context, quant::PreparedInput& input,
                       int64_t per_row,
-                      FunctionRef<const quant::PartDescriptor&(int64_t row)> matrix_of);
+                      FunctionRef<const quant::PartDescriptor*(int64_t row)> matrix_of);
 
 }  // namespace conclave::sharding

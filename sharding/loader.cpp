@@ -63,7 +63,8 @@ void check_factors(const Checkpoint& checkpoint, const MatrixItem& m, int64_t ro
         const float* factors = scale ? tile.scales : tile.zeros;
         for (int64_t r = 0; factors && r < tile.rows; ++r)
             for (const quant::Run& run : m.packed->layout.groups->runs) {
-                const float v = factors[r * tile.factor_stride + run.group - tile.first_group];
+                const float kept = factors[r * tile.factor_stride + run.group - tile.first_group];
+                const float v = scale ? m.packed->layout.global.of(kept) : kept;
                 if (std::isfinite(v)) continue;
                 const auto role = scale ? quant::PieceRole::kScales : quant::PieceRole::kZeros;
                 const auto piece =

@@ -28,7 +28,7 @@ void RowParallelLinear::apply_partial(StepContext& context, const float* x, int6
     const quant::PartDescriptor& matrix = weights_->descriptor.parts[0];
     if (scale_spans_ranks(matrix.rule, *input_))
         share_statistics(context.comm, context, input, quant::statistics_per_row(matrix.rule, k_),
-                         [&](int64_t) -> const quant::PartDescriptor& { return matrix; });
+                         [&](int64_t) -> const quant::PartDescriptor* { return &matrix; });
     if (k == 0) {
         std::memset(out, 0, static_cast<size_t>(rows * n_) * sizeof(float));
         return;

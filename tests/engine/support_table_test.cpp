@@ -75,8 +75,7 @@ Served serve(const Encoding& e, CpuFeatures features) {
 std::string describe(const std::vector<Encoding>& encodings) {
     std::set<std::string> names, kinds;
     for (const Encoding& e : encodings) {
-        names.insert(quant::is_integer(e.code) ? "int" + std::to_string(e.bits)
-                                               : quant::code_name(e.code));
+        names.insert(quant::is_integer(e.code) ? "int" + std::to_string(e.bits) : e.to_string());
         if (!quant::is_integer(e.code)) continue;
         kinds.insert(e.zero == quant::FactorType::kNone ? "symmetric"
                      : e.zero == quant::FactorType::kU8 ? "asymmetric"

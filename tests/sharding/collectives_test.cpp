@@ -66,7 +66,10 @@ std::vector<float> quantized(const std::vector<float>& x, int64_t width,
             share_statistics(comm, context, input,
                              std::max(quant::statistics_per_row(even.rule, width),
                                       quant::statistics_per_row(odd.rule, width)),
-                             matrix_of);
+                             [&](int64_t r) -> const PartDescriptor* {
+                                 const PartDescriptor& m = matrix_of(r);
+                                 return scale_spans_ranks(m.rule, cut) ? &m : nullptr;
+                             });
         if (held.empty()) return;
         quant::MatrixLayout layout;
         layout.k = held.size();
