@@ -1,11 +1,13 @@
 // quantization_config and the tensors that go with it. The input is a JSON object: "config", and
 // "tensors", which maps names to [dtype, shape] or [dtype, shape, numbers]: the first numbers of a
-// small tensor, as int32 or int64. What a format describes must lie inside those tensors and
-// decode.
+// small tensor, as int32 or int64; perhaps "metadata", names to texts. What a format describes must
+// lie inside those tensors and decode, and rows must go through its rule for inputs.
 #include <cstring>
 #include <map>
 
+#include "quant/dequantize.h"
 #include "quant/quantization_config.h"
+#include "quant/quantize_row.h"
 #include "runtime/base/json.h"
 #include "tests/fuzz/target.h"
 
@@ -24,7 +26,7 @@ uint64_t element_bytes(const std::string& dtype) {
 
 class Tensors final : public quant::TensorLookup {
   public:
-    explicit Tensors(const Json& json) {
+    Tensors(const Json& json, const Json& metadata) : metadata_(metadata) {
         for (const auto& [name, t] : json.items()) {
             if (!t.is_array() || t.size() < 2 || !t[0].is_string() || !t[1].is_array()) continue;
             Tensor tensor;
@@ -51,6 +53,11 @@ class Tensors final : public quant::TensorLookup {
             throw Error(ErrorCode::kBadContent, "tensor is missing or too large").tensor(name);
         return at->second.bytes;
     }
+    std::optional<std::string> metadata(const std::string& key) const override {
+        const auto at = metadata_.find(key);
+        if (at == metadata_.end() || !at->is_string()) return std::nullopt;
+        return at->get<std::string>();
+    }
     const std::vector<std::byte>& bytes(const std::string& name) const {
         const auto at = all_.find(name);
         CONCLAVE_CHECK(at != all_.end());
@@ -71,6 +78,7 @@ class Tensors final : public quant::TensorLookup {
         }
     }
     std::map<std::string, Tensor> all_;
+    const Json& metadata_;
 };
 
 /// Stages what rows n and columns k need, and nothing beside it, and decodes.
@@ -96,14 +104,26 @@ void decode(const quant::StoredMatrix& m, const Tensors& tensors, Interval n, In
     std::vector<std::byte> scratch(m.codec->scratch_bytes(m, n, k));
     const quant::CodeTile tile = m.codec->decode(m, n, k, staged, scratch.data());
     CONCLAVE_CHECK(tile.rows == n.size() && tile.cols == k.size());
-    const auto groups = quant::local_grouping(m, k);
-    if (!groups) return;
-    for (const quant::Run& run : groups->runs) {
-        CONCLAVE_CHECK(run.group >= tile.first_group);
-        volatile float last =
-            tile.scales[(tile.rows - 1) * tile.factor_stride + run.group - tile.first_group];
-        (void)last;
+    quant::MatrixLayout layout{k.size(), m.encoding, quant::local_grouping(m, k), m.global};
+    if (layout.groups)
+        for (const quant::Run& run : layout.groups->runs)
+            CONCLAVE_CHECK(run.group >= tile.first_group);
+    if (m.column_scale) {
+        CONCLAVE_CHECK(static_cast<int64_t>(m.column_scale->size()) == kK);
+        const auto first = m.column_scale->begin() + k.begin;
+        layout.column_scale = std::make_shared<const std::vector<float>>(first, first + k.size());
     }
+    std::vector<float> row(static_cast<size_t>(k.size()));
+    const quant::RowDecoder decoder(layout);
+    for (const int64_t r : {int64_t{0}, tile.rows - 1}) decoder.decode(tile, r, row.data());
+    if (!m.activation || m.activation->scale_rule == quant::ScaleRule::kBlocks) return;
+    const quant::VectorOps& ops = quant::vector_ops(detect_cpu());
+    const quant::RowSpan span{k, kK};
+    std::vector<float> statistics(
+        static_cast<size_t>(quant::statistics_per_row(*m.activation, kK)));
+    if (m.activation->dynamic())
+        quant::row_statistics(*m.activation, row.data(), span, ops, statistics.data());
+    quant::quantize_row(*m.activation, row.data(), span, statistics.data(), ops, row.data());
 }
 
 }  // namespace
@@ -115,15 +135,19 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         const Json& config = input["config"];
         if (!config.is_object() || !input["tensors"].is_object()) return;
         static const auto registry = quant::QuantizationRegistry::built_in();
-        const Tensors tensors(input["tensors"]);
+        static const Json none = Json::object();
+        const bool described = input.contains("metadata") && input["metadata"].is_object();
+        const Tensors tensors(input["tensors"], described ? input["metadata"] : none);
         const auto* format = registry.find(get_string(config, "quant_method", kFile));
         if (!format) return;
         const auto made = format->from_config(config, kFile);
-        for (const char* stem : {"model.layers.0.self_attn.q_proj", "m"}) {
+        for (const char* stem : {"model.layers.0.self_attn.q_proj", "m", "experts"}) {
             quant::MatrixSource source;
             source.stem = stem;
             source.n = source.stored_n = kN;
             source.k = kK;
+            if (source.stem == "experts")
+                source.bare = true, source.lead = 1, source.lead_count = 3;
             fuzz::attempt([&] {
                 const auto m = made->describe(source, tensors);
                 if (!m) return;
