@@ -69,7 +69,9 @@ struct StoredMatrix {
     GlobalScale global = {};  ///< where encoding.scale is kE4M3
     /// One per column of the whole matrix: see MatrixLayout.
     std::shared_ptr<const std::vector<float>> column_scale = {};
-    /// How the format quantizes the matrix's input; nothing: it does not.
+    /// How the format quantizes the matrix's input; nothing: it does not. Whether there is a
+    /// dynamic rule whose group may span ranks, and its group, depends on headers and config only,
+    /// as matrices of other ranks are described without values.
     std::optional<ActivationRule> activation = {};
     /// Act-order: the group of each of the k columns. Null: as encoding.group says.
     std::shared_ptr<const std::vector<int32_t>> group_of;

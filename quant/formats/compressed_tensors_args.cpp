@@ -12,6 +12,7 @@ namespace conclave::quant {
 namespace {
 
 constexpr int64_t kMost = int64_t{1} << 31;
+constexpr int64_t kNvGroup = 16;  ///< of NVFP4
 
 Error bad(const std::string& what, const std::string& file) {
     return std::move(Error(ErrorCode::kBadContent, what).file(file));
@@ -80,6 +81,8 @@ void parse_strategy(const Json& args, CtArgs& a, const std::string& file) {
         a.rows = 0;
     } else if (a.strategy == CtStrategy::kBlock) {
         parse_block(args, a, file);
+    } else if (a.strategy == CtStrategy::kTensorGroup && group == 0) {
+        a.columns = kNvGroup;
     } else if (a.strategy == CtStrategy::kGroup || a.strategy == CtStrategy::kTensorGroup) {
         if (group == 0) throw bad("'strategy' " + name + " without a 'group_size'", file);
         a.columns = std::max<int64_t>(group, 0);
@@ -155,6 +158,10 @@ std::string ct_inputs_refusal(const CtArgs& a) {
         std::string("'input_activations' of ") + bits_of(a) + (a.is_float ? " (float)" : " (int)");
     if (a.bits != 8 && !(a.is_float && a.bits == 4)) return what;
     if (a.is_float && !a.symmetric) return what + " with zero points";
+    // Whether the rule exists depends on a scalar, so its groups may not be cut over ranks.
+    if (a.strategy == S::kTensorGroup && a.columns != kNvGroup)
+        return what + " with strategy " + strategy_name(a.strategy) + " and a 'group_size' of " +
+               std::to_string(a.columns > 0 ? a.columns : -1) + " (16 is served)";
     bool served = false;
     if (a.is_float && a.bits == 4)
         served = a.strategy == S::kTensorGroup

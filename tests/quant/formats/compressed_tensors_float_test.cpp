@@ -293,6 +293,25 @@ TEST(CompressedTensorsFloat, RefusedWithTheirNames) {
              args("float", 8, "token", {{"dynamic", true}, {"symmetric", false}}),
              args("float", 8, "token", {{"dynamic", "local"}})})
         EXPECT_NE(why(weights, inputs).find("input_activations"), std::string::npos) << inputs;
+    for (const int group : {-1, 8, 32, 128}) {
+        const std::string found = why(weights, args("float", 4, "tensor_group",
+                                                    {{"dynamic", "local"}, {"group_size", group}}));
+        EXPECT_NE(found.find("tensor_group"), std::string::npos) << found;
+        EXPECT_NE(found.find("'group_size' of " + std::to_string(group)), std::string::npos);
+    }
+}
+
+TEST(CompressedTensorsFloat, GroupsOfATensorGroupAreSixteen) {
+    MemoryTensors t = fp8_tensors("m");
+    t.all["m.input_global_scale"] = test::tensor("F32", {1}, std::vector<float>{3});
+    for (const json& more :
+         std::vector<json>{{{"dynamic", "local"}}, {{"dynamic", "local"}, {"group_size", 16}}}) {
+        const auto m =
+            describe(config_of(args("float", 8, "channel"), args("float", 4, "tensor_group", more)),
+                     t, 2, 4);
+        ASSERT_TRUE(m && m->activation) << more;
+        EXPECT_EQ(m->activation->group, 16);
+    }
 }
 
 }  // namespace
