@@ -152,7 +152,7 @@ class QuarkConfig final : public QuantizationConfig {
         const bool group = t.scheme == QuarkScheme::kGroup;
         // No fp6 inputs here: those matrices are weight-only.
         if (t.dtype.starts_with("fp6")) return std::nullopt;
-        if (t.dtype == "fp4" && t.dynamic && group)
+        if (t.dtype == "fp4" && t.dynamic && group && t.powers)
             return ActivationRule{.code = ActivationCode::kE2M1,
                                   .scale_rule = ScaleRule::kEvenPow2,
                                   .group = t.group,
@@ -160,13 +160,20 @@ class QuarkConfig final : public QuantizationConfig {
         if (t.dtype == "nvfp4" && group && t.group == 16)
             return nvfp4_input(input_scale(
                 tensors, first_tensor(tensors, source.stem, {".input_scale_2", ".input_scale"})));
-        if (t.dtype == "fp8_e4m3" && t.dynamic)
+        if (t.dtype == "fp8_e4m3" && t.dynamic && group && t.powers)
+            return ActivationRule{.code = ActivationCode::kE4M3,
+                                  .scale_rule = ScaleRule::kEvenPow2,
+                                  .group = t.group,
+                                  .top = 8};
+        if (t.dtype == "fp8_e4m3" && t.dynamic && !t.powers)
             return group ? group_fp8_input(t.group, false) : token_fp8_input();
         if (t.dtype == "fp8_e4m3" && t.scheme == QuarkScheme::kTensor)
             return static_fp8_input(input_scale(tensors, source.stem + ".input_scale"));
-        if (t.dtype == "int8" && !group) return int8_input(t, source, tensors);
+        if (t.dtype == "int8" && !group && !(t.dynamic && t.powers))
+            return int8_input(t, source, tensors);
         refuse("these inputs of quark are not served", codes,
-               t.dtype + (t.dynamic ? ", dynamic" : ", static") + (group ? ", in groups" : ""));
+               t.dtype + (t.dynamic ? ", dynamic" : ", static") + (group ? ", in groups" : "") +
+                   ", scale_format " + (t.powers ? "e8m0" : "float32"));
     }
 
     static ActivationRule int8_input(const QuarkTensor& t, const MatrixSource& source,

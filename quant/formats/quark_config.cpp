@@ -65,6 +65,7 @@ QuarkTensor read_one(const Json& spec, const std::string& file) {
                        t.dtype == "uint4";
     const std::string format = string_or(spec, "scale_format", file);
     const std::string mode = string_or(spec, "scale_calculation_mode", file);
+    t.powers = format == "e8m0";
     const int64_t axis = get_int_or(spec, "ch_axis", -1, INT32_MIN, INT32_MAX, file);
     if (!known) t.refusal = "dtype " + in_quotes(t.dtype);
     if (!format.empty() && format != "e8m0" && format != "float32")

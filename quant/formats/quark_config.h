@@ -21,6 +21,7 @@ struct QuarkTensor {
     int64_t block_rows = 0, block_cols = 0;  ///< kBlock
     bool dynamic = false;
     bool symmetric = true;
+    bool powers = false;  ///< scale_format e8m0: scales are powers of two
     std::string refusal;  ///< why this is not served; empty: it is
 
     bool operator==(const QuarkTensor&) const = default;

@@ -309,6 +309,41 @@ TEST(FloatFormats, RefusedByName) {
           "m.input_rotation");
 }
 
+TEST(FloatFormats, QuarkScaleFormats) {
+    std::mt19937 rng(9);
+    MemoryTensors tensors;
+    tensors.all["m.weight"] = random_tensor("F8_E4M3", {kN, kK}, rng);
+    tensors.all["m.weight_scale"] = random_tensor("F32", {}, rng);
+    const auto rule = [&](const std::string& input) {
+        const Json config = Json::parse(
+            R"({"quant_method":"quark","global_quant_config":{
+                "weight":{"dtype":"fp8_e4m3","qscheme":"per_tensor"},"input_tensors":)" +
+            input + "}}");
+        return make(config)->describe(test::matrix_source("m", kN, kK), tensors)->activation;
+    };
+    EXPECT_EQ(rule(R"({"dtype":"fp8_e4m3","qscheme":"per_group","group_size":32,
+                       "is_dynamic":true,"scale_format":"e8m0"})"),
+              (ActivationRule{.code = ActivationCode::kE4M3,
+                              .scale_rule = ScaleRule::kEvenPow2,
+                              .group = 32,
+                              .top = 8}));
+    EXPECT_EQ(rule(R"({"dtype":"fp8_e4m3","qscheme":"per_group","group_size":32,
+                       "is_dynamic":true,"scale_format":"float32"})")
+                  ->scale_rule,
+              ScaleRule::kAbsMax);
+    const auto refused = [&](const char* input, const char* name) {
+        const std::string why = refusal([&] { rule(input); });
+        EXPECT_NE(why.find(name), std::string::npos) << why;
+    };
+    refused(R"({"dtype":"fp4","qscheme":"per_group","group_size":32,"is_dynamic":true})",
+            "scale_format float32");
+    refused(R"({"dtype":"fp8_e4m3","qscheme":"per_token","is_dynamic":true,
+                "scale_format":"e8m0"})",
+            "scale_format e8m0");
+    refused(R"({"dtype":"int8","qscheme":"per_token","is_dynamic":true,"scale_format":"e8m0"})",
+            "scale_format e8m0");
+}
+
 TEST(FloatFormats, QuarkPatterns) {
     std::mt19937 rng(8);
     const auto config = Json::parse(R"({"quant_method":"quark",
