@@ -89,7 +89,7 @@ void CtSchemes::add_group(const std::string& name, const Json& group, const std:
         s.refusal = ct_weights_refusal(s.weights);
         if (const Json* inputs = find_json(args, "input_activations", file_)) {
             s.inputs = parse_ct_args(*inputs, file_);
-            s.inputs->powers |= own.starts_with("mx");
+            if (s.inputs->strategy == CtStrategy::kGroup) s.inputs->powers |= own.starts_with("mx");
             if (s.refusal.empty()) s.refusal = ct_inputs_refusal(*s.inputs);
         }
     } else {

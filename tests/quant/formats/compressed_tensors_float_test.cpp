@@ -192,6 +192,15 @@ TEST(CompressedTensorsFloat, RulesOfInputs) {
         *rule(args("float", 8, "group", {{"dynamic", true}, {"group_size", 128}}), t, "m");
     EXPECT_EQ(grouped.group, 128);
     EXPECT_EQ(grouped.scale_rule, ScaleRule::kAbsMax);
+    // The name of an MX format tells of groups only.
+    const json mx_group = {{"dynamic", true}, {"group_size", 32}};
+    for (const auto& [inputs, scales] :
+         {std::pair{args("float", 8, "token", dynamic), ScaleRule::kAbsMax},
+          std::pair{args("float", 8, "group", mx_group), ScaleRule::kEvenPow2}}) {
+        json config = config_of(args("float", 8, "channel"), inputs);
+        config["format"] = "mxfp8-quantized";
+        EXPECT_EQ(describe(config, t, 2, 4)->activation->scale_rule, scales) << inputs;
+    }
 }
 
 TEST(CompressedTensorsFloat, StaticInputsNeedTheirScales) {
