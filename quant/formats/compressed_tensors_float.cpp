@@ -1,5 +1,8 @@
 // compressed-tensors, float weights and the rules for inputs.
+#include <cmath>
+
 #include "quant/formats/compressed_tensors_matrix.h"
+#include "quant/formats/float_formats.h"
 #include "quant/formats/int_codec.h"
 #include "quant/formats/scaled_codec.h"
 #include "quant/formats/tensors.h"
@@ -31,37 +34,14 @@ void check_scale_type(const std::string& name, const TensorLookup& tensors, cons
             .found(tensors.header(name)->dtype);
 }
 
-/// A static scale; nothing where it is absent or not positive, as for experts that calibration
-/// never reached.
-std::optional<float> input_scale(const MatrixSource& source, const TensorLookup& tensors,
-                                 const char* suffix) {
-    const std::string name = source.stem + suffix;
-    const auto scale = read_scalar(tensors, name);
-    if (scale && *scale > 0) return scale;
-    if (source.stem.find(".experts.") != std::string::npos) return std::nullopt;
-    throw Error(ErrorCode::kBadContent, "the scale of a layer's input is missing or not positive")
-        .tensor(name)
-        .expected("a number above 0, or a scheme with dynamic inputs")
-        .found(scale ? std::to_string(*scale) : "no such tensor");
-}
-
-std::optional<ActivationRule> static_rule(const MatrixSource& source, const TensorLookup& tensors,
-                                          const CtArgs& args) {
-    const auto scale = input_scale(source, tensors, ".input_scale");
-    if (!scale) return std::nullopt;
+std::optional<ActivationRule> static_input(const MatrixSource& source, const TensorLookup& tensors,
+                                           const CtArgs& args) {
+    const auto scale = input_scale(source, tensors, source.stem + ".input_scale");
     ActivationRule rule{.code = args.is_float ? ActivationCode::kE4M3 : ActivationCode::kInt8,
-                        .scale_rule = ScaleRule::kStatic,
-                        .scale = *scale};
-    if (args.symmetric) return rule;
-    const std::string name = source.stem + ".input_zero_point";
-    const auto zero = read_scalar(tensors, name);
-    if (!zero || !(*zero >= -128 && *zero <= 127))
-        throw Error(ErrorCode::kBadContent, "the zero point of a layer's input is no int8")
-            .tensor(name)
-            .expected("a number from -128 to 127")
-            .found(zero ? std::to_string(*zero) : "no such tensor");
-    rule.zero = *zero;
-    return rule;
+                        .scale_rule = ScaleRule::kStatic};
+    if (scale && !args.symmetric)
+        rule.zero = input_zero_point(tensors, source.stem + ".input_zero_point");
+    return static_rule(rule, scale);
 }
 
 }  // namespace
@@ -91,7 +71,7 @@ StoredMatrix describe_ct_floats(const MatrixSource& source, const TensorLookup& 
     if (args.strategy != CtStrategy::kTensorGroup) return m;
     const std::string global = source.stem + ".weight_global_scale";
     const auto divisor = read_scalar(tensors, global);
-    if (!divisor || !(*divisor > 0))
+    if (!divisor || !(*divisor > 0) || !std::isfinite(*divisor))
         throw Error(ErrorCode::kBadContent, "the scale of a matrix is missing or not positive")
             .tensor(global)
             .expected("a number above 0")
@@ -105,14 +85,12 @@ std::optional<ActivationRule> ct_activation(const MatrixSource& source, const Te
     if (!scheme.inputs) return std::nullopt;
     const CtArgs& args = *scheme.inputs;
     if (args.strategy == CtStrategy::kTensorGroup) {
-        const auto global = input_scale(source, tensors, ".input_global_scale");
-        if (!global) return std::nullopt;
-        return ActivationRule{.code = ActivationCode::kE2M1,
-                              .scale_rule = ScaleRule::kE4M3Over,
-                              .group = args.columns,
-                              .scale = *global};
+        return static_rule({.code = ActivationCode::kE2M1,
+                            .scale_rule = ScaleRule::kE4M3Over,
+                            .group = args.columns},
+                           input_scale(source, tensors, source.stem + ".input_global_scale"));
     }
-    if (args.dynamic == CtDynamic::kNo) return static_rule(source, tensors, args);
+    if (args.dynamic == CtDynamic::kNo) return static_input(source, tensors, args);
     if (!args.is_float && !args.symmetric)
         return ActivationRule{.code = ActivationCode::kInt8, .scale_rule = ScaleRule::kMinMax};
     if (!args.is_float)

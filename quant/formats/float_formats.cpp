@@ -127,27 +127,44 @@ StoredMatrix nvfp4_matrix(const MatrixSource& source, const TensorLookup& tensor
     StoredMatrix m = fp4_matrix(source, tensors, scales, ScaleKind::kE4M3, group);
     const std::string second = source.stem + ".weight_scale_2";
     const auto global = read_scalar(tensors, second);
-    if (!global)
-        throw Error(ErrorCode::kBadContent, "tensor is missing")
+    if (!global || !std::isfinite(*global))
+        throw Error(ErrorCode::kBadContent, "the scale of a matrix is missing or no number")
             .tensor(second)
-            .expected("one number");
+            .expected("one number")
+            .found(global ? std::to_string(*global) : "no such tensor");
     m.global.multiplier = *global;
     m.companions.push_back(second);
     return m;
 }
 
-float input_scale(const TensorLookup& tensors, const std::string& name) {
+std::optional<float> input_scale(const MatrixSource& source, const TensorLookup& tensors,
+                                 const std::string& name) {
     const auto scale = read_scalar(tensors, name);
-    if (!scale) throw Error(ErrorCode::kBadContent, "tensor is missing").tensor(name);
-    if (*scale > 0) return *scale;
-    throw Error(ErrorCode::kBadContent, "a scale of inputs is not above 0")
+    if (scale && *scale > 0 && std::isfinite(*scale)) return scale;
+    if (source.stem.find(".experts.") != std::string::npos) return std::nullopt;
+    throw Error(ErrorCode::kBadContent, "the scale of a layer's input is missing or not positive")
         .tensor(name)
         .expected("a number above 0")
-        .found(std::to_string(*scale));
+        .found(scale ? std::to_string(*scale) : "no such tensor");
 }
 
-ActivationRule static_fp8_input(float scale) {
-    return {.code = ActivationCode::kE4M3, .scale_rule = ScaleRule::kStatic, .scale = scale};
+std::optional<ActivationRule> static_rule(ActivationRule rule, std::optional<float> scale) {
+    if (!scale) return std::nullopt;
+    rule.scale = *scale;
+    return rule;
+}
+
+float input_zero_point(const TensorLookup& tensors, const std::string& name) {
+    const auto zero = read_scalar(tensors, name);
+    if (zero && *zero >= -128 && *zero <= 127 && *zero == std::nearbyint(*zero)) return *zero;
+    throw Error(ErrorCode::kBadContent, "the zero point of a layer's input is no int8")
+        .tensor(name)
+        .expected("a whole number from -128 to 127")
+        .found(zero ? std::to_string(*zero) : "no such tensor");
+}
+
+ActivationRule static_fp8_input() {
+    return {.code = ActivationCode::kE4M3, .scale_rule = ScaleRule::kStatic};
 }
 
 ActivationRule token_fp8_input() {
@@ -166,11 +183,8 @@ ActivationRule group_fp8_input(int64_t group, bool powers_of_two) {
             .least = powers_of_two ? kLeastMax : kLeastMax / kTopE4M3};
 }
 
-ActivationRule nvfp4_input(float scale) {
-    return {.code = ActivationCode::kE2M1,
-            .scale_rule = ScaleRule::kE4M3Times,
-            .group = 16,
-            .scale = scale};
+ActivationRule nvfp4_input() {
+    return {.code = ActivationCode::kE2M1, .scale_rule = ScaleRule::kE4M3Times, .group = 16};
 }
 
 std::vector<float> read_factors(const TensorLookup& tensors, const std::string& name,

@@ -44,17 +44,23 @@ StoredMatrix nvfp4_matrix(const MatrixSource& source, const TensorLookup& tensor
 Encoding fp8_encoding(FactorType scale, int64_t group, int64_t group_rows);
 Encoding fp4_encoding(FactorType scale, int64_t group);
 
-/// A calibrated scale of inputs, which divides: throws kBadContent unless it is above 0.
-float input_scale(const TensorLookup& tensors, const std::string& name);
+/// A calibrated scale of inputs. Nothing for a matrix of an expert without a finite one above 0:
+/// calibration never reached it, and it gets no rule. Elsewhere that is kBadContent.
+std::optional<float> input_scale(const MatrixSource& source, const TensorLookup& tensors,
+                                 const std::string& name);
+/// `rule` with that scale; nothing without.
+std::optional<ActivationRule> static_rule(ActivationRule rule, std::optional<float> scale);
+/// That of int8 inputs. Throws kBadContent where it is missing or no whole number of int8.
+float input_zero_point(const TensorLookup& tensors, const std::string& name);
 
-// Rules of inputs.
-ActivationRule static_fp8_input(float scale);
+// Rules of inputs; those without `scale` set for static_rule().
+ActivationRule static_fp8_input();
 ActivationRule token_fp8_input();
 /// As one sees it with DeepSeek's blocks: amax at least 1e-10; scale_fmt "ue8m0": powers of two.
 ActivationRule group_fp8_input(int64_t group, bool powers_of_two);
 
-/// ModelOpt's and Quark's NVFP4: groups of 16, `scale` the global one.
-ActivationRule nvfp4_input(float scale);
+/// ModelOpt's and Quark's NVFP4: groups of 16, the scale of static_rule() the global one.
+ActivationRule nvfp4_input();
 
 /// The numbers of a tensor of `count` elements of a float type. Throws kBadContent for what is not
 /// finite.

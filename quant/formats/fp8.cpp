@@ -87,7 +87,8 @@ class Fp8Config final : public QuantizationConfig {
                         "calibrated scales for the inputs of 3-D parameters are not served")
                 .tensor(source.stem);
         m.activation = s_.is_static
-                           ? static_fp8_input(input_scale(tensors, source.stem + ".input_scale"))
+                           ? static_rule(static_fp8_input(),
+                                         input_scale(source, tensors, source.stem + ".input_scale"))
                        : s_.block_cols > 0 ? group_fp8_input(s_.block_cols, s_.powers_of_two)
                                            : token_fp8_input();
         return m;

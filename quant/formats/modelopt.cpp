@@ -210,15 +210,13 @@ class ModelOptConfig final : public QuantizationConfig {
         return int_matrix(source, e, storage, {".weight", ".weight_scale", ""});
     }
 
-    /// Nothing where the matrix's inputs were never seen in calibration (experts).
     static std::optional<ActivationRule> activation(Algorithm algorithm, const MatrixSource& source,
                                                     const TensorLookup& tensors) {
         const std::string name = source.stem + ".input_scale";
         switch (algorithm) {
             case Algorithm::kFp8:
             case Algorithm::kNvfp4Fp8:
-                if (!tensors.header(name)) return std::nullopt;
-                return static_fp8_input(input_scale(tensors, name));
+                return static_rule(static_fp8_input(), input_scale(source, tensors, name));
             case Algorithm::kFp8Channel:
                 return token_fp8_input();
             case Algorithm::kMxfp8: {
@@ -227,8 +225,7 @@ class ModelOptConfig final : public QuantizationConfig {
                 return rule;
             }
             case Algorithm::kNvfp4:
-                if (!tensors.header(name)) return std::nullopt;
-                return nvfp4_input(input_scale(tensors, name));
+                return static_rule(nvfp4_input(), input_scale(source, tensors, name));
             case Algorithm::kFp8Block:
             case Algorithm::kNvfp4WeightOnly:
             case Algorithm::kInt4Awq:

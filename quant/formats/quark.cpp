@@ -158,8 +158,10 @@ class QuarkConfig final : public QuantizationConfig {
                                   .group = t.group,
                                   .top = 2};
         if (t.dtype == "nvfp4" && group && t.group == 16)
-            return nvfp4_input(input_scale(
-                tensors, first_tensor(tensors, source.stem, {".input_scale_2", ".input_scale"})));
+            return static_rule(nvfp4_input(),
+                               input_scale(source, tensors,
+                                           first_tensor(tensors, source.stem,
+                                                        {".input_scale_2", ".input_scale"})));
         if (t.dtype == "fp8_e4m3" && t.dynamic && group && t.powers)
             return ActivationRule{.code = ActivationCode::kE4M3,
                                   .scale_rule = ScaleRule::kEvenPow2,
@@ -168,7 +170,8 @@ class QuarkConfig final : public QuantizationConfig {
         if (t.dtype == "fp8_e4m3" && t.dynamic && !t.powers)
             return group ? group_fp8_input(t.group, false) : token_fp8_input();
         if (t.dtype == "fp8_e4m3" && t.scheme == QuarkScheme::kTensor)
-            return static_fp8_input(input_scale(tensors, source.stem + ".input_scale"));
+            return static_rule(static_fp8_input(),
+                               input_scale(source, tensors, source.stem + ".input_scale"));
         if (t.dtype == "int8" && !group && !(t.dynamic && t.powers))
             return int8_input(t, source, tensors);
         refuse("these inputs of quark are not served", codes,
@@ -176,8 +179,9 @@ class QuarkConfig final : public QuantizationConfig {
                    ", scale_format " + (t.powers ? "e8m0" : "float32"));
     }
 
-    static ActivationRule int8_input(const QuarkTensor& t, const MatrixSource& source,
-                                     const TensorLookup& tensors) {
+    static std::optional<ActivationRule> int8_input(const QuarkTensor& t,
+                                                    const MatrixSource& source,
+                                                    const TensorLookup& tensors) {
         ActivationRule rule{.code = ActivationCode::kInt8};
         if (t.dynamic) {
             rule.scale_rule = t.symmetric ? ScaleRule::kAbsMax : ScaleRule::kMinMax;
@@ -185,10 +189,12 @@ class QuarkConfig final : public QuantizationConfig {
             return rule;
         }
         rule.scale_rule = ScaleRule::kStatic;
-        rule.scale = input_scale(tensors, source.stem + ".input_scale");
-        rule.zero = read_scalar(tensors, source.stem + ".input_zero_point").value_or(0);
+        const auto scale = input_scale(source, tensors, source.stem + ".input_scale");
+        const std::string zero = source.stem + ".input_zero_point";
+        if (scale && (!t.symmetric || tensors.header(zero)))
+            rule.zero = input_zero_point(tensors, zero);
         rule.zero_inside = true;
-        return rule;
+        return static_rule(rule, scale);
     }
 
     QuarkConfigRules rules_;

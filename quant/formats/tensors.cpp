@@ -119,11 +119,8 @@ std::optional<float> read_scalar(const TensorLookup& tensors, const std::string&
     if (raw.size() != bytes)
         refuse("tensor has the wrong size", std::to_string(bytes) + " bytes",
                std::to_string(raw.size()) + " bytes");
-    const float value = integer.bytes > 0 ? static_cast<float>(read_integer(integer, raw.data()))
-                                          : read_factor(type, raw.data());
-    if (!std::isfinite(value))
-        refuse("a scale is not a finite number", "a number", std::to_string(value));
-    return value;
+    return integer.bytes > 0 ? static_cast<float>(read_integer(integer, raw.data()))
+                             : read_factor(type, raw.data());
 }
 
 void add_companions(StoredMatrix& matrix, const TensorLookup& tensors, const std::string& stem,

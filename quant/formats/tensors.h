@@ -27,8 +27,8 @@ std::optional<std::vector<int64_t>> read_integers(const TensorLookup& tensors,
                                                   const std::string& name, int64_t count);
 
 /// The one number of a tensor of F32, F16, BF16 or an integer type, of shape [], [1] or [1, 1];
-/// nullopt where it is absent, 1 where the lookup wants no values. Throws kBadContent for another
-/// shape and for what is not finite.
+/// nullopt where it is absent, 1 where the lookup wants no values. It may be one that is not
+/// finite. Throws kBadContent for another shape.
 std::optional<float> read_scalar(const TensorLookup& tensors, const std::string& name);
 
 /// Those of stem + suffix that exist become companions.

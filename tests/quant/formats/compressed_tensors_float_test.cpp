@@ -225,9 +225,12 @@ TEST(CompressedTensorsFloat, StaticInputsNeedTheirScales) {
             EXPECT_EQ(why.find(stem + suffix) != std::string::npos, stem == plain) << why;
             t.all[stem + suffix] = test::tensor("F32", {1}, std::vector<float>{0.25f});
             EXPECT_EQ(rule(inputs).first->scale, 0.25f);
-            t.all[stem + suffix] = test::tensor(
-                "F32", {1}, std::vector<float>{std::numeric_limits<float>::quiet_NaN()});
-            EXPECT_NE(rule(inputs).second, "");
+            for (const float bad : {0.0f, -1.0f, std::numeric_limits<float>::quiet_NaN(),
+                                    std::numeric_limits<float>::infinity()}) {
+                t.all[stem + suffix] = test::tensor("F32", {1}, std::vector<float>{bad});
+                EXPECT_EQ(rule(inputs).second.empty(), stem == expert) << bad;
+                EXPECT_FALSE(rule(inputs).first);
+            }
             t.all[stem + suffix] = test::tensor("F32", {2}, std::vector<float>{1, 2});
             EXPECT_NE(rule(inputs).second, "");
             t.all[stem + suffix] = test::tensor("BF16", {1}, std::vector<uint16_t>{0x3f80});
@@ -237,6 +240,8 @@ TEST(CompressedTensorsFloat, StaticInputsNeedTheirScales) {
         EXPECT_EQ(rule(int8).first->zero, -7);
         EXPECT_EQ(rule(int8).first->scale, 1);
         t.all[stem + ".input_zero_point"] = test::tensor("I32", {1}, std::vector<int32_t>{300});
+        EXPECT_NE(rule(int8).second.find("input_zero_point"), std::string::npos);
+        t.all[stem + ".input_zero_point"] = test::tensor("F32", {1}, std::vector<float>{0.5f});
         EXPECT_NE(rule(int8).second.find("input_zero_point"), std::string::npos);
     }
 }

@@ -173,9 +173,37 @@ TEST(FloatFormats, HostileScalars) {
                 if (input || !std::isfinite(v)) {
                     EXPECT_NE(why.find(name), std::string::npos) << v << ": " << why;
                 }
+                if (!input) continue;
+                // An expert that calibration never reached has no rule.
+                MatrixSource expert = source_of(c);
+                expert.stem = "model.layers.0.mlp.experts.1.up_proj";
+                MemoryTensors of_expert;
+                for (const Tensor& one : c.tensors)
+                    of_expert.all[expert.stem + one.suffix] =
+                        bad.all[std::string(kStem) + one.suffix];
+                EXPECT_FALSE(format->describe(expert, of_expert)->activation) << v;
+                of_expert.all.erase(expert.stem + ".input_scale");
+                EXPECT_FALSE(format->describe(expert, of_expert)->activation);
             }
         }
     EXPECT_GT(seen, 6);
+}
+
+TEST(FloatFormats, ZeroPointsOfInputsAreInt8) {
+    std::mt19937 rng(10);
+    for (const Case& c : cases()) {
+        if (std::string(c.rule) != "int8 static") continue;
+        const std::string name = std::string(kStem) + ".input_zero_point";
+        MemoryTensors tensors = tensors_of(c, rng);
+        const auto describe = [&](float zero) {
+            tensors.all[name] = test::tensor("F32", {}, std::vector<float>{zero});
+            return make(Json::parse(c.config))->describe(source_of(c), tensors);
+        };
+        EXPECT_EQ(describe(-128)->activation->zero, -128);
+        EXPECT_EQ(describe(127)->activation->zero, 127);
+        for (const float bad : {-129.0f, 128.0f, 0.5f, NAN, INFINITY})
+            EXPECT_NE(refusal([&] { describe(bad); }).find(name), std::string::npos) << bad;
+    }
 }
 
 TEST(FloatFormats, HostileColumnScales) {
