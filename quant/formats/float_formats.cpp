@@ -1,6 +1,8 @@
 #include "quant/formats/float_formats.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 
 #include "quant/formats/tensors.h"
 #include "runtime/base/error.h"
@@ -67,8 +69,10 @@ void set_scale_span(const MatrixSource& source, const TensorLookup& tensors,
     if (span == ScaleSpan::kEither) {
         const auto header = tensors.header(scales);
         const size_t lead = source.lead >= 0 ? 1 : 0;
-        const bool one = !header || header->shape.size() == lead ||
-                         (header->shape.size() == lead + 1 && header->shape.back() == 1);
+        const bool one =
+            !header || (header->shape.size() >= lead &&
+                        std::all_of(header->shape.begin() + static_cast<std::ptrdiff_t>(lead),
+                                    header->shape.end(), [](int64_t axis) { return axis == 1; }));
         span = one ? ScaleSpan::kMatrix : ScaleSpan::kRows;
     }
     encoding.group = 0;

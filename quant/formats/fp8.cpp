@@ -99,7 +99,10 @@ class Fp8Config final : public QuantizationConfig {
                      const std::string& scales) const {
         Encoding e = fp8_encoding(FactorType::kNone, 0, 0);
         set_scale_span(source, tensors, scales, ScaleSpan::kEither, e);
-        if (e.group_rows == 0 && tensors.header(scales)) return e;
+        const auto header = tensors.header(scales);
+        const size_t grid_axes = source.lead >= 0 ? 3 : 2;
+        const bool grid = s_.block_cols > 0 && header && header->shape.size() == grid_axes;
+        if (e.group_rows == 0 && header && !grid) return e;
         if (s_.block_cols > 0)
             e.group = s_.block_cols, e.group_rows = s_.block_rows;
         else if (scales.ends_with("_inv"))

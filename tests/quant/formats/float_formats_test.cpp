@@ -337,6 +337,30 @@ TEST(FloatFormats, RefusedByName) {
           "m.input_rotation");
 }
 
+TEST(FloatFormats, OneScaleMayHaveAxes) {
+    std::mt19937 rng(11);
+    const auto span = [&](const char* config, bool bare, std::vector<int64_t> shape) {
+        MatrixSource s = test::matrix_source("m", kN, kK);
+        if (bare) s.bare = true, s.lead = 1, s.lead_count = 3;
+        MemoryTensors tensors;
+        tensors.all[bare ? "m" : "m.weight"] = random_tensor(
+            "F8_E4M3", bare ? std::vector<int64_t>{3, kN, kK} : std::vector<int64_t>{kN, kK}, rng);
+        tensors.all[bare ? "m_scale" : "m.weight_scale"] = random_tensor("F32", shape, rng);
+        const auto m = make(Json::parse(config))->describe(s, tensors);
+        decode_some(*m, tensors, rng);
+        return m->encoding.group_rows;
+    };
+    const char* fp8 = R"({"quant_method":"fp8","activation_scheme":"dynamic"})";
+    EXPECT_EQ(span(fp8, false, {1, 1}), 0);
+    EXPECT_EQ(span(fp8, false, {kN, 1}), 1);
+    EXPECT_EQ(span(fp8, true, {3, 1, 1}), 0);
+    EXPECT_EQ(span(fp8, true, {3, 1}), 0);
+    EXPECT_NE(refusal([&] { span(fp8, true, {2, 1, 1}); }).find("m_scale"), std::string::npos);
+    const char* blocks = R"({"quant_method":"fp8","activation_scheme":"dynamic",
+                             "weight_block_size":[16,64]})";
+    EXPECT_NE(refusal([&] { span(blocks, false, {1, 1}); }).find("[2, 2]"), std::string::npos);
+}
+
 TEST(FloatFormats, QuarkScaleFormats) {
     std::mt19937 rng(9);
     MemoryTensors tensors;
