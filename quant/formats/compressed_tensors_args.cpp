@@ -170,7 +170,8 @@ std::string ct_inputs_refusal(const CtArgs& a) {
     else if (a.dynamic == CtDynamic::kNo)
         served = a.strategy == S::kTensor;
     else if (a.dynamic == CtDynamic::kYes)
-        served = a.strategy == S::kToken || (a.is_float && a.strategy == S::kGroup);
+        served = a.strategy == S::kToken || a.strategy == S::kTensor ||
+                 (a.is_float && a.strategy == S::kGroup);
     if (served) return "";
     const char* when = a.dynamic == CtDynamic::kNo    ? "static"
                        : a.dynamic == CtDynamic::kYes ? "dynamic"

@@ -1,7 +1,6 @@
-// TorchAO, as it stores tensor subclasses in safetensors: a weight PREFIX.LEAF is
-// PREFIX._LEAF_qdata,
-// ..._scale and so on, and __metadata__ says under the weight's name which class they make up. That
-// alone decides; the config only informs.
+// TorchAO, as it stores tensor subclasses in safetensors: a weight PREFIX.LEAF is the tensors
+// PREFIX._LEAF_qdata, ..._scale and so on, and __metadata__ says under the weight's name which
+// class they make up. That alone decides; the config only informs.
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -96,10 +95,12 @@ TensorHeader expect_grid(const MatrixSource& source, const TensorLookup& tensors
     return expect_tensor(tensors, name, shape, dtype);
 }
 
-/// Inputs of which each row has a scale: granularity PerRow over the last axis.
+/// Inputs of which each row has a scale: granularity PerRow over the last axis, or PerTensor, which
+/// is served so.
 void expect_per_row(const Json& arguments, const Subclass& s) {
     const Json& granularity = get_object(arguments, "granularity", s.where);
     const std::string kind = get_string(granularity, "_type", s.where);
+    if (kind == "PerTensor") return;
     const Json* data = find_json(granularity, "_data", s.where);
     const int64_t axis = data ? get_int_or(*data, "dim", -1, -64, 64, s.where) : -1;
     if (kind != "PerRow" || axis != -1)

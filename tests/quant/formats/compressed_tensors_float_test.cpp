@@ -177,6 +177,9 @@ TEST(CompressedTensorsFloat, RulesOfInputs) {
     asymmetric["symmetric"] = false;
     EXPECT_EQ(*rule(asymmetric, t, "m"),
               (ActivationRule{.code = ActivationCode::kInt8, .scale_rule = ScaleRule::kMinMax}));
+    for (const char* type : {"int", "float"})
+        EXPECT_EQ(rule(args(type, 8, "tensor", dynamic), t, "m"),
+                  rule(args(type, 8, "token", dynamic), t, "m"));
     const json mx = {{"dynamic", true}, {"group_size", 32}, {"scale_dtype", "torch.uint8"}};
     EXPECT_EQ(*rule(args("float", 8, "group", mx), t, "m"),
               (ActivationRule{.code = ActivationCode::kE4M3,
@@ -301,8 +304,7 @@ TEST(CompressedTensorsFloat, RefusedWithTheirNames) {
         EXPECT_NE(why(args("float", 8, "block", {{"block_structure", block}})), "") << block;
     const json weights = args("float", 8, "channel");
     for (const json& inputs : std::vector<json>{
-             args("int", 4, "token", {{"dynamic", true}}),
-             args("int", 8, "tensor", {{"dynamic", true}}), args("float", 8, "channel"),
+             args("int", 4, "token", {{"dynamic", true}}), args("float", 8, "channel"),
              args("float", 4, "token", {{"dynamic", true}}),
              args("float", 8, "token", {{"dynamic", true}, {"symmetric", false}}),
              args("float", 8, "token", {{"dynamic", "local"}})})

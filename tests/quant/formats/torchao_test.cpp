@@ -169,8 +169,11 @@ TEST(Torchao, RulesOfInputs) {
     EXPECT_NE(refused("/_data/mapping_type/_data", "ASYMMETRIC").find("ASYMMETRIC"),
               std::string::npos);
     EXPECT_NE(refused("/_data/reduce_range", true).find("reduce_range"), std::string::npos);
-    EXPECT_NE(refused("/_data/granularity/_type", "PerTensor").find("PerTensor"),
-              std::string::npos);
+    EXPECT_NE(refused("/_data/granularity/_type", "PerGroup").find("PerGroup"), std::string::npos);
+    json whole = s.text;
+    whole["_data"]["act_quant_kwargs"]["_data"]["granularity"] = {{"_type", "PerTensor"},
+                                                                  {"_data", json::object()}};
+    EXPECT_EQ(s.describe(whole)->activation, rule);
     EXPECT_NE(refused("/_data/granularity/_data/dim", 0).find("axis 0"), std::string::npos);
     EXPECT_NE(refused("/_type", "Other").find("Other"), std::string::npos);
 }
