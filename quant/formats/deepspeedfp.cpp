@@ -216,7 +216,7 @@ QuantizationFormat deepspeedfp_format() {
         return e;
     };
     return {"deepspeedfp",
-            {"quant_config.json", "quantize_config.json"},
+            {},
             [](const Json& config, const std::string& file) {
                 return std::make_unique<DeepSpeedConfig>(config, file);
             },

@@ -65,6 +65,8 @@ class Fp8Config final : public QuantizationConfig {
         else
             m = describe_quantized(source, tensors, weight->dtype == "U8");
         if (!source.bare) {
+            if (is_float_dtype(weight->dtype))
+                add_companions(*m, tensors, source.stem, {".weight_scale", ".weight_scale_inv"});
             add_companions(*m, tensors, source.stem, {".input_scale"});
             add_cache_scales(*m, tensors);
         }

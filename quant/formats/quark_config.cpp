@@ -9,7 +9,7 @@ namespace conclave::quant {
 namespace {
 
 /// Each is tried on each module: more would take minutes.
-constexpr size_t kMostPatterns = 4096;
+constexpr size_t kMostPatterns = 256;
 
 /// A shell pattern as a regular expression: * and ?; [ stands for itself.
 std::string glob_to_regex(const std::string& glob) {
