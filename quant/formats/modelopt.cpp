@@ -94,6 +94,9 @@ Settings settings_of(const Json& config, const std::string& file) {
 class ModelOptConfig final : public QuantizationConfig {
   public:
     ModelOptConfig(const Json& config, const std::string& file) {
+        // Some configs tell of the KV cache alone.
+        quantized_ = find_json(config, "quant_algo", file) != nullptr;
+        if (!quantized_) return;
         mixed_ = upper(get_string(config, "quant_algo", file)) == "MIXED_PRECISION";
         if (mixed_) {
             const Json& layers = get_object(config, "quantized_layers", file);
@@ -129,6 +132,7 @@ class ModelOptConfig final : public QuantizationConfig {
         } else {
             m = describe_quantized(source, tensors);
         }
+        m->column_scale = pre_quant_scale(source, tensors);
         add_companions(*m, tensors, source.stem, {".input_scale", ".pre_quant_scale"});
         add_cache_scales(*m, tensors);
         return m;
@@ -137,6 +141,10 @@ class ModelOptConfig final : public QuantizationConfig {
   private:
     /// Those of the module, or of the nearest that it is inside of.
     const Settings& find(const MatrixSource& source) const {
+        if (!quantized_)
+            throw Error(ErrorCode::kBadContent,
+                        "tensor is quantized, but the config has no 'quant_algo'")
+                .tensor(weight_name(source));
         if (!mixed_) return all_;
         std::string module = source.stem;
         for (;;) {
@@ -187,7 +195,6 @@ class ModelOptConfig final : public QuantizationConfig {
         const Settings& s = find(source);
         StoredMatrix m = describe_quantized(s, source, tensors);
         m.activation = activation(s.algorithm, source, tensors);
-        m.column_scale = pre_quant_scale(source, tensors);
         return m;
     }
 
@@ -244,7 +251,7 @@ class ModelOptConfig final : public QuantizationConfig {
             read_factors(tensors, name, type, source.k));
     }
 
-    bool mixed_ = false;
+    bool quantized_ = false, mixed_ = false;
     Settings all_;
     std::map<std::string, Settings> modules_;
 };
@@ -275,6 +282,10 @@ QuantizationFormat modelopt_format() {
                    fp4_encoding(FactorType::kE4M3, kNvGroup),
                    {CodeType::kU4, 4, FactorType::kF32, FactorType::kNone, 8, 128, false}};
     f.complete = complete;
+    f.claims = [](const Json& config) {
+        const auto method = config.find("quant_method");
+        return method != config.end() && (*method == "modelopt_fp4" || *method == "modelopt_mxfp8");
+    };
     return f;
 }
 

@@ -12,6 +12,12 @@ QuantizationFormat named(std::string name, QuantizationFormat format) {
     return format;
 }
 
+/// The first that claims the config.
+auto claimer(const std::vector<QuantizationFormat>& formats, const Json& config) {
+    return std::find_if(formats.begin(), formats.end(),
+                        [&](const QuantizationFormat& f) { return f.claims && f.claims(config); });
+}
+
 QuantizationFormat unquantized_format() {
     return {"none",
             {},
@@ -73,6 +79,8 @@ QuantizationSource QuantizationRegistry::stated_source(const Json& model_config,
         std::string method = get_string(*q, "quant_method", config_file);
         QuantizationSource s{method, method, *q, config_file};
         const QuantizationFormat* format = find(method);
+        if (const auto it = claimer(formats_, *q); it != formats_.end())
+            format = &*it, s.method = it->name;
         if (!format || !format->complete) return s;
         for (const std::string& name : format->config_files)
             if (const auto beside = read(name))
@@ -97,10 +105,7 @@ QuantizationSource QuantizationRegistry::source(const Json& model_config,
                                                 const std::string& config_file,
                                                 const ReadSidecar& read) const {
     QuantizationSource source = stated_source(model_config, config_file, read);
-    const auto claims = [&](const QuantizationFormat& f) {
-        return f.claims && f.claims(source.config);
-    };
-    const auto it = std::find_if(formats_.begin(), formats_.end(), claims);
+    const auto it = claimer(formats_, source.config);
     if (it != formats_.end()) source.method = it->name;
     return source;
 }

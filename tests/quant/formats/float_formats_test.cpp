@@ -103,6 +103,14 @@ TEST(FloatFormats, FloatsBesideThem) {
         ASSERT_TRUE(m);
         EXPECT_EQ(m->encoding.code, CodeType::kBF16);
         EXPECT_FALSE(m->activation);
+        if (c.bare) continue;
+        // What is left of a quantization beside them is named.
+        std::vector<std::string> left = {std::string(kStem) + ".weight_scale"};
+        if (Json::parse(c.config)["quant_method"] == "fp8")
+            left.push_back(std::string(kStem) + ".weight_scale_inv");
+        left.push_back(std::string(kStem) + ".input_scale");
+        for (const std::string& name : left) tensors.all[name].header = {"F32", {}};
+        EXPECT_EQ(format->describe(source_of(c), tensors)->companions, left);
     }
 }
 
@@ -337,6 +345,31 @@ TEST(FloatFormats, RefusedByName) {
           "m.input_rotation");
 }
 
+TEST(FloatFormats, ModelOptWithoutAnAlgorithm) {
+    std::mt19937 rng(12);
+    for (const char* text : {R"({"quant_method":"modelopt"})",
+                             R"({"quant_method":"modelopt","quant_algo":null,
+                                 "kv_cache_quant_algo":"FP8"})"}) {
+        const auto format = make(Json::parse(text));
+        MemoryTensors tensors;
+        tensors.all["m.weight"] = random_tensor("BF16", {kN, kK}, rng);
+        const auto describe = [&] {
+            return format->describe(test::matrix_source("m", kN, kK), tensors);
+        };
+        EXPECT_FALSE(describe()->column_scale);
+        tensors.all["m.pre_quant_scale"] = test::tensor("F32", {kK}, std::vector<float>(kK, 3.0f));
+        const auto scaled = describe();
+        ASSERT_TRUE(scaled->column_scale);
+        EXPECT_EQ(*scaled->column_scale, std::vector<float>(kK, 3.0f));
+        EXPECT_EQ(scaled->encoding.code, CodeType::kBF16);
+        tensors.all["m.weight"] = random_tensor("F8_E4M3", {kN, kK}, rng);
+        tensors.all["m.weight_scale"] = random_tensor("F32", {}, rng);
+        const std::string why = refusal(describe);
+        EXPECT_NE(why.find("m.weight"), std::string::npos) << why;
+        EXPECT_NE(why.find("quant_algo"), std::string::npos) << why;
+    }
+}
+
 TEST(FloatFormats, OneScaleMayHaveAxes) {
     std::mt19937 rng(11);
     const auto span = [&](const char* config, bool bare, std::vector<int64_t> shape) {
@@ -443,6 +476,14 @@ TEST(FloatFormats, SidecarsCompleteTheConfig) {
     EXPECT_EQ(both.config["group_size"], 32);
     EXPECT_EQ(both.config["ignore"].size(), 1u);
     EXPECT_EQ(source("{}", sidecar, "nothing").method, "none");
+    for (const std::string other : {"modelopt_fp4", "modelopt_mxfp8"}) {
+        const auto claimed =
+            source(("{\"quantization_config\":{\"quant_method\":\"" + other + "\"}}").c_str(),
+                   sidecar, name);
+        EXPECT_EQ(claimed.method, "modelopt");
+        EXPECT_EQ(claimed.stated, other);
+        EXPECT_EQ(claimed.config["quant_algo"], "W4A16_AWQ");
+    }
     // The file of another format is not asked for.
     const auto gptq =
         source(R"({"quantization_config":{"quant_method":"gptq","bits":4}})", sidecar, name);
