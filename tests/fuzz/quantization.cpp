@@ -117,7 +117,7 @@ void decode(const quant::StoredMatrix& m, const Tensors& tensors, Interval n, In
     const quant::RowDecoder decoder(layout);
     for (const int64_t r : {int64_t{0}, tile.rows - 1}) decoder.decode(tile, r, row.data());
     if (!m.activation || m.activation->scale_rule == quant::ScaleRule::kBlocks) return;
-    const quant::VectorOps& ops = quant::vector_ops(detect_cpu());
+    const quant::VectorOps& ops = quant::vector_ops({});
     const quant::RowSpan span{k, kK};
     std::vector<float> statistics(
         static_cast<size_t>(quant::statistics_per_row(*m.activation, kK)));
