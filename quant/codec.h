@@ -46,6 +46,15 @@ struct MatrixSource {
     int64_t row_offset = 0;  ///< row of the stored matrix at which the part begins
     int64_t lead = -1;       ///< index along the first axis of a 3-D tensor; -1: 2-D
     int64_t lead_count = 0;  ///< length of that axis
+
+    /// Rows n of the part in the stored tensor seen as 2-D, leading axes folded into rows.
+    Interval stored_rows(Interval n) const {
+        const int64_t first = (lead > 0 ? lead : 0) * stored_n + row_offset;
+        return {first + n.begin, first + n.end};
+    }
+    int64_t leads() const { return lead_count > 1 ? lead_count : 1; }
+    /// Rows of that tensor.
+    int64_t all_rows() const { return leads() * stored_n; }
 };
 
 enum class PieceRole : uint8_t { kCodes, kScales, kZeros };

@@ -24,14 +24,11 @@ void widen(CodeType code, const std::byte* from, int64_t n, float* out) {
 std::array<float, 256> code_values(const Encoding& e) {
     std::array<float, 256> values{};
     for (int c = 0; c < 256; ++c) {
-        const int exponent = c >> 3 & 15, mantissa = c & 7;
         float v = static_cast<float>(c);
         if (e.code == CodeType::kT4) v = e.levels->levels[static_cast<size_t>(c & 15)];
         if (e.code == CodeType::kE4M3 || e.code == CodeType::kE4M3N) {
-            v = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
-                              : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
-            if (e.code == CodeType::kE4M3 && (c & 127) == 127) v = std::nanf("");
-            if (c & 128) v = -v;
+            v = e4m3_value(static_cast<uint8_t>(c));
+            if (e.code == CodeType::kE4M3 && (c & 127) == 127) v = std::copysign(std::nanf(""), v);
         }
         values[static_cast<size_t>(c)] = v;
     }
@@ -39,6 +36,13 @@ std::array<float, 256> code_values(const Encoding& e) {
 }
 
 }  // namespace
+
+float e4m3_value(uint8_t code) {
+    const int exponent = code >> 3 & 15, mantissa = code & 7;
+    const float v = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
+                                  : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+    return code & 128 ? -v : v;
+}
 
 RowDecoder::RowDecoder(const MatrixLayout& layout) : layout_(layout) {
     if (is_scaled(layout.encoding.code)) values_ = code_values(layout.encoding);

@@ -1,11 +1,15 @@
 // Weights as numbers again.
 #pragma once
 #include <array>
+#include <cstdint>
 
 #include "quant/encoding.h"
 #include "quant/kernel.h"
 
 namespace conclave::quant {
+
+/// What a byte of E4M3FN stands for, 0x7f and 0xff taken as 480 and -480 (CodeType::kE4M3N).
+float e4m3_value(uint8_t code);
 
 /// Decodes rows of matrices of one layout, which must outlive it.
 class RowDecoder {

@@ -25,9 +25,7 @@ class PlainCodec final : public Codec {
   public:
     const char* name() const override { return "plain"; }
     StoredRect needs(const StoredMatrix& m, size_t, Interval n, Interval k) const override {
-        const MatrixSource& s = m.source;
-        const int64_t first = std::max<int64_t>(s.lead, 0) * s.stored_n + s.row_offset;
-        return {{first + n.begin, first + n.end}, k};
+        return {m.source.stored_rows(n), k};
     }
     void generate(const StoredMatrix& m, size_t i, const StoredRect& rect,
                   std::byte* out) const override {
@@ -103,7 +101,7 @@ StoredMatrix plain_matrix(const MatrixSource& source, CodeType code) {
     StoredPiece piece;
     piece.tensor = source.bare ? source.stem : source.stem + ".weight";
     piece.element_bytes = code_bits(code) / 8;
-    piece.rows = std::max<int64_t>(source.lead_count, 1) * source.stored_n;
+    piece.rows = source.all_rows();
     piece.cols = source.k;
     m.pieces.push_back(piece);
     return m;

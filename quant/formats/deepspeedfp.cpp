@@ -37,7 +37,7 @@ class DeepSpeedCodec final : public Codec {
     StoredRect needs(const StoredMatrix& m, size_t, Interval n, Interval k) const override {
         if (n.empty() || k.empty()) return {};
         const int64_t width = m.source.k;
-        const Interval rows = stored_rows(m.source, n);
+        const Interval rows = m.source.stored_rows(n);
         if (width % group_ == 0)
             return {rows, {k.begin / group_ * group_, ceil_div(k.end, group_) * group_}};
         const int64_t begin = (rows.begin * width + k.begin) / group_ * group_;
@@ -63,7 +63,7 @@ class DeepSpeedCodec final : public Codec {
         CodeTile tile;
         tile.rows = n.size(), tile.cols = k.size();
         if (n.empty() || k.empty()) return tile;
-        const Interval runs = runs_of(m, k), rows = stored_rows(m.source, n);
+        const Interval runs = runs_of(m, k), rows = m.source.stored_rows(n);
         tile.row_bytes = decoded_row_bytes(k.size());
         tile.codes = scratch;
         tile.first_group = runs.begin, tile.factor_stride = runs.size();
@@ -83,10 +83,6 @@ class DeepSpeedCodec final : public Codec {
         float scale = 0, inverse = 0;
     };
 
-    static Interval stored_rows(const MatrixSource& s, Interval n) {
-        const int64_t first = std::max<int64_t>(s.lead, 0) * s.stored_n + s.row_offset;
-        return {first + n.begin, first + n.end};
-    }
     static int64_t run_columns(const StoredMatrix& m) {
         return m.encoding.group > 0 ? m.encoding.group : m.source.k;
     }

@@ -18,13 +18,6 @@ enum Piece : size_t { kCodesPiece, kScalesPiece, kZerosPiece };
 /// row: shorter pieces are read as whole stripes.
 constexpr int64_t kCutBytes = 4096;
 
-Interval stored_rows(const MatrixSource& s, Interval n) {
-    const int64_t first = std::max<int64_t>(s.lead, 0) * s.stored_n + s.row_offset;
-    return {first + n.begin, first + n.end};
-}
-
-int64_t all_rows(const MatrixSource& s) { return std::max<int64_t>(s.lead_count, 1) * s.stored_n; }
-
 /// Byte j of row i becomes byte i of row j.
 void transpose8(uint64_t* r) {
     for (int i = 0; i < 4; ++i) {
@@ -52,7 +45,7 @@ class IntCodec final : public Codec {
     const char* name() const override { return "int"; }
 
     StoredRect needs(const StoredMatrix& m, size_t piece, Interval n, Interval k) const override {
-        const Interval rows = stored_rows(m.source, n), groups = groups_of(m, k);
+        const Interval rows = m.source.stored_rows(n), groups = groups_of(m, k);
         if (piece == kCodesPiece) return code_rect(rows, k);
         if (m.encoding.group_rows == 0) return shared_factors(m.source, groups);
         if (piece == kZerosPiece && zero_words(m)) {
@@ -76,7 +69,7 @@ class IntCodec final : public Codec {
 
     CodeTile decode(const StoredMatrix& m, Interval n, Interval k,
                     std::span<const StagedRect> staged, std::byte* scratch) const override {
-        const Interval rows = stored_rows(m.source, n), groups = groups_of(m, k);
+        const Interval rows = m.source.stored_rows(n), groups = groups_of(m, k);
         CodeTile tile;
         tile.rows = n.size(), tile.cols = k.size();
         tile.row_bytes = decoded_row_bytes(k.size());
@@ -333,7 +326,7 @@ StoredMatrix int_matrix(const MatrixSource& source, const Encoding& encoding,
     m.source = source;
     m.encoding = encoding;
     m.codec = int_codec(storage);
-    const int64_t n = all_rows(source), k = source.k, groups = group_count(k, encoding.group);
+    const int64_t n = source.all_rows(), k = source.k, groups = group_count(k, encoding.group);
     const auto words = [&](int64_t count) {
         return packed_words(storage.packing, storage.bits, count);
     };
@@ -341,7 +334,7 @@ StoredMatrix int_matrix(const MatrixSource& source, const Encoding& encoding,
         if (transposed) std::swap(rows, cols);
         m.pieces.push_back({role, source.stem + suffixes[m.pieces.size()], bytes, rows, cols, ""});
     };
-    const int64_t factor_rows = shared ? std::max<int64_t>(source.lead_count, 1) : n;
+    const int64_t factor_rows = shared ? source.leads() : n;
     if (storage.bytes)
         add(PieceRole::kCodes, 1, storage.row_pairs ? n / 2 : n, k, false);
     else if (storage.words_along_n)

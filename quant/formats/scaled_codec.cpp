@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "quant/dequantize.h"
 #include "quant/dummy.h"
 #include "quant/formats/bits.h"
 #include "quant/formats/int_codec.h"
@@ -22,11 +23,8 @@ const Table& e4m3_table() {
     static const Table table = [] {
         Table t{};
         for (int c = 0; c < 256; ++c) {
-            const int exponent = c >> 3 & 15, mantissa = c & 7;
-            float v = exponent ? std::ldexp(static_cast<float>(8 + mantissa), exponent - 10)
-                               : std::ldexp(static_cast<float>(mantissa), -9);
-            if ((c & 127) == 127) v = std::nanf("");
-            t[static_cast<size_t>(c)] = c & 128 ? -v : v;
+            const float v = e4m3_value(static_cast<uint8_t>(c));
+            t[static_cast<size_t>(c)] = (c & 127) == 127 ? std::copysign(std::nanf(""), v) : v;
         }
         return t;
     }();
@@ -127,8 +125,7 @@ class ScaledCodec final : public Codec {
             const int64_t end = n.empty() ? first : grid_row(s, e, n.end - 1) + 1;
             return {{first, end}, groups_of(e, k)};
         }
-        const int64_t first = std::max<int64_t>(s.lead, 0) * s.stored_n + s.row_offset;
-        const Interval rows{first + n.begin, first + n.end};
+        const Interval rows = s.stored_rows(n);
         if (k.empty()) return {rows, {0, 0}};
         if (storage_ != CodeStorage::kWhole)
             return {rows, {k.begin / 4 * 3, ceil_div(k.end, 4) * 3}};
@@ -290,7 +287,7 @@ StoredMatrix scaled_matrix(const MatrixSource& source, const Encoding& encoding,
             .tensor(codes)
             .expected("columns in multiples of " + std::to_string(codes_at_once))
             .found(std::to_string(source.k));
-    const int64_t leads = std::max<int64_t>(source.lead_count, 1);
+    const int64_t leads = source.leads();
     StoredMatrix m;
     m.source = source;
     m.encoding = encoding;
