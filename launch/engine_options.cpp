@@ -14,8 +14,8 @@ EngineOptions engine_options(const Invocation& invocation, const Comm& comm, Con
     return options;
 }
 
-int64_t model_limit(const std::string& model) {
-    const int64_t limit = conclave::inspect(model).max_position_embeddings;
+int64_t model_limit(const EngineOptions& options) {
+    const int64_t limit = conclave::inspect(options).max_position_embeddings;
     return limit > 0 ? limit : std::numeric_limits<int64_t>::max() / 4;
 }
 

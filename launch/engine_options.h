@@ -10,6 +10,6 @@ namespace conclave::launch {
 EngineOptions engine_options(const Invocation& invocation, const Comm& comm, Console& console);
 
 /// Tokens that one sequence of the model may have, from its config.json. Throws as inspect() does.
-int64_t model_limit(const std::string& model);
+int64_t model_limit(const EngineOptions& options);
 
 }  // namespace conclave::launch

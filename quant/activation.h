@@ -15,6 +15,8 @@ namespace conclave::quant {
 /// Rows of f32 input and their rounded forms. Forms live in the workspace given.
 class PreparedInput {
   public:
+    virtual ~PreparedInput() = default;
+
     /// Row r begins at x + r * stride; `k` elements. `x` must stay as it is meanwhile.
     PreparedInput(const float* x, int64_t stride, int64_t rows, int64_t k, const VectorOps& ops,
                   Executor& executor, Workspace& workspace);
@@ -41,12 +43,15 @@ class PreparedInput {
 
     /// rows() pointers, as GemmCall::x wants them for a matrix of this layout. From the thread that
     /// drives the rank only.
-    const void* const* form(const ActivationRule& rule, XType type, const MatrixLayout& layout);
+    /// (Virtual, so that methods of plugins reach it without linking with the engine.)
+    virtual const void* const* form(const ActivationRule& rule, XType type,
+                                    const MatrixLayout& layout);
     /// The same for some of the rows. They are not kept for later calls where the form is likely to
     /// serve this matrix alone (columns in an order of their own, calibrated or column scales):
     /// experts that each have theirs would fill the workspace with rows they do not use.
-    std::vector<const void*> form(const ActivationRule& rule, XType type,
-                                  const MatrixLayout& layout, std::span<const int32_t> rows);
+    virtual std::vector<const void*> form(const ActivationRule& rule, XType type,
+                                          const MatrixLayout& layout,
+                                          std::span<const int32_t> rows);
 
   private:
     /// What a form is a function of.

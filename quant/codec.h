@@ -47,10 +47,11 @@ struct MatrixSource {
     int64_t lead = -1;       ///< index along the first axis of a 3-D tensor; -1: 2-D
     int64_t lead_count = 0;  ///< length of that axis
 
-    /// Rows n of the part in the stored tensor seen as 2-D, leading axes folded into rows.
-    Interval stored_rows(Interval n) const {
+    /// Rows `part` of the logical matrix in the stored tensor seen as 2-D, leading axes folded into
+    /// rows.
+    Interval stored_rows(Interval part) const {
         const int64_t first = (lead > 0 ? lead : 0) * stored_n + row_offset;
-        return {first + n.begin, first + n.end};
+        return {first + part.begin, first + part.end};
     }
     int64_t leads() const { return lead_count > 1 ? lead_count : 1; }
     /// Rows of that tensor.
@@ -63,9 +64,14 @@ enum class PieceRole : uint8_t { kCodes, kScales, kZeros };
 struct StoredPiece {
     PieceRole role = PieceRole::kCodes;
     std::string tensor;
-    int element_bytes = 0;
+    int element_bytes = 0;       ///< of one block
     int64_t rows = 0, cols = 0;  ///< the tensor seen as 2-D: leading axes folded into rows
-    std::string indexer;         ///< a registered ShardIndexer; empty: identity
+    /// A registered ShardIndexer (sharding/shard_indexer.h); empty: identity, each row `cols` whole
+    /// elements.
+    std::string indexer = {};
+    /// Elements that share element_bytes, counted over the flattened rows x cols; other than 1 only
+    /// with an indexer. The tensor has at least ceil(rows * cols / block) * element_bytes bytes.
+    int64_t block = 1;
 };
 
 class Codec;
@@ -97,12 +103,28 @@ struct StoredRect {
     Interval rows, cols;
 };
 
-/// A StoredRect in memory: row rect.rows.begin + r begins at data + r * row_bytes.
+/// Where one row of an indexed rectangle lies in what was read.
+struct RowPlace {
+    int64_t at = 0;     ///< first byte of the block that holds the row's first column
+    int64_t phase = 0;  ///< elements of that block before this column
+};
+
+/// A StoredRect in memory: row rect.rows.begin + r begins at data + r * row_bytes; of a piece with
+/// an indexer, where `places` says, and row_bytes is 0.
 struct StagedRect {
     StoredRect rect;
     const std::byte* data = nullptr;
     int64_t row_bytes = 0;
-    int64_t phase = 0;  ///< where inside its group or word the first column lies; 0 for identity
+    std::span<const RowPlace> places = {};  ///< one a row, as the indexer gave them
+
+    /// Row `row` of the piece, one of rect.rows.
+    const std::byte* row(int64_t row) const {
+        const int64_t r = row - rect.rows.begin;
+        return data + (places.empty() ? r * row_bytes : places[static_cast<size_t>(r)].at);
+    }
+    int64_t phase(int64_t row) const {
+        return places.empty() ? 0 : places[static_cast<size_t>(row - rect.rows.begin)].phase;
+    }
 };
 
 /// Decodes rectangles of a logical matrix. Stateless; any thread.

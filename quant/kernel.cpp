@@ -33,6 +33,8 @@ std::vector<std::string> can_implement(const Kernel& kernel, const LinearDescrip
     if (int8 && encoding.levels && encoding.levels->step == 0)
         reasons.push_back("its products are integers, the codebook " + encoding.levels->name +
                           " has no integer form");
+    if (reasons.empty() && kernel.refusal)
+        if (const char* why = kernel.refusal(part)) reasons.push_back(why);
     if (linear.deterministic && !kernel.consistent)
         reasons.push_back("its order of summation is not fixed (deterministic mode)");
     return reasons;
@@ -44,6 +46,12 @@ KernelRegistry KernelRegistry::built_in() {
 #include "quant/kernels/kernels.inc"
 #undef CONCLAVE_KERNEL
     return registry;
+}
+
+const Kernel* KernelRegistry::find(std::string_view name) const {
+    for (const Kernel* k : kernels_)
+        if (k->name == name) return k;
+    return nullptr;
 }
 
 KernelChoice KernelRegistry::select(const LinearDescriptor& linear, const PartDescriptor& part,

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quant/encoding.h"
@@ -62,6 +63,9 @@ struct Kernel {
                  const CodeTile& tile);
     size_t (*scratch_bytes)(const MatrixLayout& layout);
     void (*run)(const GemmCall& call);
+    /// Why the kernel cannot serve a part of its code type and input, in words for people, or null;
+    /// null: it serves all of them. What it says must not depend on n.
+    const char* (*refusal)(const PartDescriptor& part) = nullptr;
 };
 
 /// Why a kernel does not serve a request.
@@ -88,6 +92,7 @@ class KernelRegistry {
     void add_front(const Kernel* kernel) { kernels_.insert(kernels_.begin(), kernel); }
     void add(const Kernel* kernel) { kernels_.push_back(kernel); }
     const std::vector<const Kernel*>& kernels() const { return kernels_; }
+    const Kernel* find(std::string_view name) const;
 
     /// The first kernel that can serve, with the reasons of those asked and refused before it
     /// and of all the others.

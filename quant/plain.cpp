@@ -93,6 +93,12 @@ StoredMatrix imagined_matrix(const MatrixSource& source, const Encoding& encodin
     return plain_matrix(source, encoding.code);
 }
 
+StoredMatrix imagine(const QuantizationConfig& config, const MatrixSource& source,
+                     const Encoding& encoding) {
+    auto own = config.imagine(source, encoding);
+    return own ? *std::move(own) : imagined_matrix(source, encoding);
+}
+
 StoredMatrix plain_matrix(const MatrixSource& source, CodeType code) {
     StoredMatrix m;
     m.source = source;

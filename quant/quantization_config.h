@@ -39,9 +39,10 @@ class QuantizationConfig {
     virtual std::optional<StoredMatrix> describe(const MatrixSource& source,
                                                  const TensorLookup& tensors) const = 0;
 
-    /// The matrix as this format would store it in `encoding`, for weights that are in no file.
-    virtual StoredMatrix imagine(const MatrixSource& source, const Encoding& encoding) const {
-        return imagined_matrix(source, encoding);
+    /// The matrix as this format would store it in `encoding`, for weights that are in no file;
+    /// nothing: as imagined_matrix() does.
+    virtual std::optional<StoredMatrix> imagine(const MatrixSource&, const Encoding&) const {
+        return std::nullopt;
     }
 
     /// A method of the format's own for the layer, or null: the generic one.
@@ -53,6 +54,23 @@ class QuantizationConfig {
                                                        std::string_view /*prefix*/) const {
         return nullptr;
     }
+};
+
+/// config.imagine(), or what it leaves to imagined_matrix().
+StoredMatrix imagine(const QuantizationConfig& config, const MatrixSource& source,
+                     const Encoding& encoding);
+
+/// A matrix as a format's own tool might store it, and what it stands for: for `conclave conform`.
+struct StoredSample {
+    struct Tensor {
+        std::string name;
+        TensorHeader header;
+        std::vector<std::byte> bytes;
+    };
+    Json config;  ///< a quantization_config
+    std::vector<Tensor> tensors;
+    MatrixSource source;
+    std::vector<float> weights;  ///< [source.n, source.k], by the format's definition
 };
 
 /// A format that the engine knows: its name, and how to make it from a checkpoint's
@@ -71,6 +89,10 @@ struct QuantizationFormat {
     /// a file is read only where config.json says nothing, and is all of the config then.
     std::function<Json(Json config, const Json& sidecar, const std::string& file)> complete =
         nullptr;
+    /// A random matrix of about n x k (at least; as little more as the format needs), a function of
+    /// its arguments alone, its weights made without the codec. Null: conformance is tested with
+    /// checkpoints only.
+    std::function<StoredSample(int64_t n, int64_t k, uint64_t seed)> sample = nullptr;
 };
 
 /// Where a checkpoint says how it is quantized.

@@ -8,6 +8,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/half.h"
+#include "sharding/indexed_piece.h"
 
 namespace conclave::sharding {
 namespace {
@@ -40,11 +41,36 @@ RowRead row_read(const quant::StoredPiece& p, const quant::StoredRect& rect) {
     return cut < kStripeBelow ? RowRead{whole, true} : RowRead{cut, false};
 }
 
-uint64_t needed_bytes(const MatrixItem& m, Interval rows, uint64_t* stripe) {
+/// What of piece `i` rows `rows` of an item need. A codec may be a plugin's: it is not believed.
+quant::StoredRect needs(const MatrixItem& m, size_t i, Interval rows) {
+    const quant::StoredPiece& p = m.stored.pieces[i];
+    const quant::StoredRect rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
+    const auto inside = [](Interval part, int64_t extent) {
+        return part.begin >= 0 && part.begin <= part.end && part.end <= extent;
+    };
+    if (!inside(rect.rows, p.rows) || !inside(rect.cols, p.cols))
+        throw Error(ErrorCode::kInternal,
+                    std::string("codec ") + m.stored.codec->name() + " asks for more than there is")
+            .tensor(p.tensor)
+            .expected(fmt::format("within {} x {}", p.rows, p.cols))
+            .found(rect.rows.to_string() + " x " + rect.cols.to_string());
+    return rect;
+}
+
+/// Bytes to read of an item's `rows`; `stripe` grows by those that are only cut away.
+uint64_t needed_bytes(const Checkpoint& checkpoint, const IndexerRegistry& indexers,
+                      const MatrixItem& m, Interval rows, uint64_t* stripe) {
     uint64_t total = 0;
     for (size_t i = 0; i < m.stored.pieces.size(); ++i) {
         const quant::StoredPiece& p = m.stored.pieces[i];
-        const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
+        const auto rect = needs(m, i, rows);
+        if (!p.indexer.empty()) {
+            const IndexedPiece piece =
+                index_piece(indexers, p, rect, stored(checkpoint, p.tensor).bytes);
+            total += piece.requested;
+            if (stripe) *stripe += piece.requested - piece.needed;
+            continue;
+        }
         const RowRead read = row_read(p, rect);
         total += static_cast<uint64_t>(rect.rows.size() * read.bytes);
         if (read.stripe && stripe)
@@ -114,7 +140,8 @@ class Loader {
             if (piece.rows.empty()) continue;
             const int64_t base = m.rows.begin + piece.rows.begin;
             const auto bytes = [&](Interval rows) {
-                return needed_bytes(m, {base + rows.begin, base + rows.end}, nullptr);
+                return needed_bytes(checkpoint_, indexers_, m, {base + rows.begin, base + rows.end},
+                                    nullptr);
             };
             const int64_t n = piece.rows.size(), block = m.packed->kernel->row_block;
             const int64_t row = std::max<int64_t>(1, static_cast<int64_t>(bytes({0, n})) / n);
@@ -185,12 +212,12 @@ class Loader {
             m.stored, {rows.begin, std::min(rows.begin + step, rows.end)}, m.cols);
         std::vector<quant::StagedRect> staged(pieces);
         std::vector<size_t> at(pieces + 1, 0);
-        std::vector<OffsetTable> tables(pieces);
+        std::vector<IndexedPiece> indexed(pieces);
         for (size_t i = 0; i < pieces; ++i)
-            at[i + 1] = at[i] + staging_bytes(m, i, rows, tables[i]);
+            at[i + 1] = at[i] + staging_bytes(m, i, rows, indexed[i]);
         std::byte* staging = executor_.scratch(at[pieces] + decode);
         for (size_t i = 0; i < pieces; ++i)
-            staged[i] = read(m, i, rows, tables[i], staging + at[i]);
+            staged[i] = read(m, i, rows, indexed[i], staging + at[i]);
         for (int64_t r = 0; r < rows.size(); r += step) {
             const Interval part{r, std::min(r + step, rows.size())};
             const quant::CodeTile tile =
@@ -203,56 +230,48 @@ class Loader {
     }
 
     /// Room for what piece `i` needs, 64-byte multiples. Asks the indexer, if there is one.
-    size_t staging_bytes(const MatrixItem& m, size_t i, Interval rows, OffsetTable& table) {
+    size_t staging_bytes(const MatrixItem& m, size_t i, Interval rows, IndexedPiece& indexed) {
         const quant::StoredPiece& p = m.stored.pieces[i];
-        const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
+        const auto rect = needs(m, i, rows);
         uint64_t bytes = static_cast<uint64_t>(rect.rows.size() * row_read(p, rect).bytes);
         if (!p.indexer.empty()) {
-            table = indexers_.at(p.indexer)->index(p, rect);
+            CONCLAVE_CHECK(!imagined_);
+            indexed = index_piece(indexers_, p, rect, stored(checkpoint_, p.tensor).bytes);
             ++offset_tables_;
-            const StoredTensor& s = stored(checkpoint_, p.tensor);
-            bytes = 0;
-            for (const ByteRange& r : table.ranges) {
-                if (r.offset > s.bytes || r.bytes > s.bytes - r.offset)
-                    throw Error(ErrorCode::kInternal,
-                                "shard indexer " + p.indexer + " points outside the tensor")
-                        .tensor(p.tensor)
-                        .expected(fmt::format("within {} bytes", s.bytes))
-                        .found(fmt::format("[{}, +{})", r.offset, r.bytes));
-                bytes += r.bytes;
-            }
+            bytes = indexed.requested;
         }
         return (bytes + 63) / 64 * 64;
     }
 
-    quant::StagedRect read(const MatrixItem& m, size_t i, Interval rows, const OffsetTable& table,
-                           std::byte* out) const {
+    quant::StagedRect read(const MatrixItem& m, size_t i, Interval rows,
+                           const IndexedPiece& indexed, std::byte* out) const {
         const quant::StoredPiece& p = m.stored.pieces[i];
-        const auto rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
+        const auto rect = needs(m, i, rows);
         if (imagined_) {
             m.stored.codec->generate(m.stored, i, rect, out);
-            return {rect, out, rect.cols.size() * p.element_bytes, 0};
+            return {rect, out, rect.cols.size() * p.element_bytes};
         }
         const StoredTensor& s = stored(checkpoint_, p.tensor);
         if (!p.indexer.empty()) {
             std::byte* next = out;
-            for (const ByteRange& r : table.ranges) {
+            for (const ByteRange& r : indexed.reads) {
                 checkpoint_.read(s.file, s.offset + r.offset, {next, r.bytes});
                 next += r.bytes;
             }
-            return {rect, out + table.first, table.row_bytes, table.phase};
+            drop_gaps(indexed, out);
+            return {rect, out, 0, indexed.table.rows};
         }
         const int64_t whole = p.cols * p.element_bytes, left = rect.cols.begin * p.element_bytes;
         const RowRead row = row_read(p, rect);
         const uint64_t first = s.offset + static_cast<uint64_t>(rect.rows.begin * whole);
         if (row.bytes == whole) {
             checkpoint_.read(s.file, first, {out, static_cast<size_t>(rect.rows.size() * whole)});
-            return {rect, out + left, whole, 0};
+            return {rect, out + left, whole};
         }
         for (int64_t r = 0; r < rect.rows.size(); ++r)
             checkpoint_.read(s.file, first + static_cast<uint64_t>(r * whole + left),
                              {out + r * row.bytes, static_cast<size_t>(row.bytes)});
-        return {rect, out, row.bytes, 0};
+        return {rect, out, row.bytes};
     }
 
     const Checkpoint& checkpoint_;
@@ -283,10 +302,11 @@ void PackingSink::put(const VectorItem& item, std::span<const float> values) {
     std::copy(values.begin(), values.end(), item.out);
 }
 
-LoadStats predict_load(const Checkpoint& checkpoint, const LoadItems& items) {
+LoadStats predict_load(const Checkpoint& checkpoint, const IndexerRegistry& indexers,
+                       const LoadItems& items) {
     LoadStats stats;
     for (const MatrixItem& m : items.matrices)
-        stats.needed_bytes += needed_bytes(m, m.rows, &stats.stripe_bytes);
+        stats.needed_bytes += needed_bytes(checkpoint, indexers, m, m.rows, &stats.stripe_bytes);
     for (const VectorItem& v : items.vectors)
         stats.needed_bytes += static_cast<uint64_t>(v.elements.size()) *
                               (stored_type_bits(stored(checkpoint, v.tensor).type) / 8);
@@ -297,7 +317,7 @@ LoadStats load_weights(const Checkpoint& checkpoint, const IndexerRegistry& inde
                        const LoadItems& items, WeightSink& sink, Executor& executor,
                        comm::Communicator& comm, const LoadProgressFn& progress) {
     comm.set_phase("load");
-    LoadStats stats = predict_load(checkpoint, items);
+    LoadStats stats = predict_load(checkpoint, indexers, items);
     const uint64_t before = checkpoint.counters().bytes;
     Loader loader(checkpoint, indexers, items, sink, executor);
 

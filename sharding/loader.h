@@ -79,7 +79,8 @@ class PackingSink final : public WeightSink {
 };
 
 /// Bytes that loading would need and the part of them that stripes add: from headers alone.
-LoadStats predict_load(const Checkpoint& checkpoint, const LoadItems& items);
+LoadStats predict_load(const Checkpoint& checkpoint, const IndexerRegistry& indexers,
+                       const LoadItems& items);
 
 /// done and total bytes of all ranks; called on rank 0.
 using LoadProgressFn = std::function<void(uint64_t done, uint64_t total)>;

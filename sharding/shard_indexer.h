@@ -15,25 +15,29 @@ namespace conclave::sharding {
 struct ByteRange {
     uint64_t offset = 0;  ///< from the first byte of the tensor
     uint64_t bytes = 0;
+    uint64_t end() const { return offset + bytes; }
+    bool operator==(const ByteRange&) const = default;
 };
 
-/// The bytes of one rectangle and how they lie once read back to back.
+/// The bytes of one rectangle, and where its rows lie once they are read back to back.
 struct OffsetTable {
-    std::vector<ByteRange> ranges;  ///< in reading order; all inside the tensor
-    int64_t row_bytes = 0;          ///< from one row to the next in the concatenation
-    int64_t first = 0;              ///< byte of the concatenation at which row 0 begins
-    int64_t phase = 0;              ///< handed to the codec
+    /// What is needed, no more: ascending, none empty, none overlapping, all inside the tensor.
+    /// (The loader joins short ones that are near each other into one read.)
+    std::vector<ByteRange> ranges;
+    /// One for each row of the rectangle; `at` counts from the first byte of the concatenation of
+    /// `ranges`. Rows may share bytes.
+    std::vector<quant::RowPlace> rows;
 };
 
 class ShardIndexer {
   public:
     virtual ~ShardIndexer() = default;
-    /// Any thread. The rectangle is inside the piece.
+    /// Any thread. The rectangle is inside the piece and not empty. A function of its arguments.
     virtual OffsetTable index(const quant::StoredPiece& piece,
                               const quant::StoredRect& rect) const = 0;
 };
 
 /// Indexers by name, as StoredPiece::indexer refers to them.
-using IndexerRegistry = std::map<std::string, std::shared_ptr<const ShardIndexer>>;
+using IndexerRegistry = std::map<std::string, std::shared_ptr<const ShardIndexer>, std::less<>>;
 
 }  // namespace conclave::sharding

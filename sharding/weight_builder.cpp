@@ -5,6 +5,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "sharding/indexed_piece.h"
 #include "sharding/kernel_linear_method.h"
 
 namespace conclave::sharding {
@@ -98,8 +99,8 @@ quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource
         const quant::MatrixSource& first = alternatives.front();
         const bool plain = quant::is_scaled(context_.imagined->encoding.code) &&
                            (!quantizable || first.stem.find(".layers.") == std::string::npos);
-        if (plain) return context_.format.imagine(first, {quant::CodeType::kBF16});
-        quant::StoredMatrix m = context_.format.imagine(first, context_.imagined->encoding);
+        if (plain) return quant::imagine(context_.format, first, {quant::CodeType::kBF16});
+        quant::StoredMatrix m = quant::imagine(context_.format, first, context_.imagined->encoding);
         m.activation = context_.imagined->activation;
         return m;
     }
@@ -121,7 +122,10 @@ quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource
             throw Error(e).file(file_of(s.bare ? s.stem : s.stem + "."));
         }
         if (!m) continue;
-        for (const quant::StoredPiece& p : m->pieces) used_.insert(p.tensor);
+        for (const quant::StoredPiece& p : m->pieces) {
+            check_piece(p);
+            used_.insert(p.tensor);
+        }
         used_.insert(m->companions.begin(), m->companions.end());
         stems_.insert(s.stem);
         return *std::move(m);
@@ -133,6 +137,19 @@ quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource
         .expected(fmt::format("[{}, {}]", first.n, first.k))
         .found(alternatives.size() == 1 ? "no such tensor"
                                         : "neither it nor " + alternatives.back().stem);
+}
+
+/// A format may be a plugin's: that a piece is in its tensor is not believed.
+void WeightBuilder::check_piece(const quant::StoredPiece& p) const {
+    const StoredTensor* t = context_.checkpoint.find(p.tensor);
+    const auto bytes = piece_bytes(p);
+    if (t && bytes && *bytes <= t->bytes && (p.block == 1 || !p.indexer.empty())) return;
+    throw Error(ErrorCode::kInternal,
+                std::string("format ") + context_.format.name() + " describes what is not there")
+        .tensor(p.tensor)
+        .expected(t ? t->describe() : "no such tensor")
+        .found(fmt::format("{} x {} elements, {} bytes for {} of them", p.rows, p.cols,
+                           p.element_bytes, p.block));
 }
 
 WeightBuilder::Resolved WeightBuilder::resolve_linear(const std::vector<PartRequest>& parts,

@@ -101,7 +101,7 @@ void print_text(const ModelSummary& m) {
 }  // namespace
 
 int inspect(const Invocation& invocation) {
-    const ModelSummary summary = conclave::inspect(invocation.engine.model);
+    const ModelSummary summary = conclave::inspect(invocation.engine);
     invocation.json ? print_json(summary) : print_text(summary);
     return 0;
 }

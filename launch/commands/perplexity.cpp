@@ -129,7 +129,7 @@ int perplexity(const Invocation& invocation, const Comm& comm) {
     const Windows& windows = invocation.windows;
     std::vector<int32_t> ids;  // rank 0
     together(comm, [&] {
-        check_window(windows, model_limit(options.model), "the model allows");
+        check_window(windows, model_limit(options), "the model allows");
         if (options.max_model_len == 0) options.max_model_len = windows.window;
         check_window(windows, options.max_model_len, "-c allows");
         options.kv_cache_tokens = std::max(options.max_model_len, cache_tokens(windows, options));

@@ -132,7 +132,7 @@ int run(const Invocation& invocation, const Comm& comm) {
     std::optional<Tokenizer> tokenizer;
     std::vector<int32_t> ids;
     together(comm, [&] {
-        const int64_t limit = model_limit(options.model);  // first: says whether there is a model
+        const int64_t limit = model_limit(options);  // first: says whether there is a model
         tokenizer = Tokenizer::open(options.model);
         check_stop(invocation, tokenizer);
         ids = prompt_ids(invocation, tokenizer);

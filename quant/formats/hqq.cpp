@@ -267,7 +267,8 @@ class HqqConfig final : public QuantizationConfig {
         return m;
     }
 
-    StoredMatrix imagine(const MatrixSource& source, const Encoding& e) const override {
+    std::optional<StoredMatrix> imagine(const MatrixSource& source,
+                                        const Encoding& e) const override {
         if (!is_integer(e.code)) return plain_matrix(source, e.code);
         const int64_t group = e.group ? e.group : source.k;
         if (!kPackings[static_cast<size_t>(e.bits)].name || factor_bytes(e.zero) < 2 ||

@@ -165,7 +165,8 @@ class MarlinConfig final : public QuantizationConfig {
         return m;
     }
 
-    StoredMatrix imagine(const MatrixSource& source, const Encoding& e) const override {
+    std::optional<StoredMatrix> imagine(const MatrixSource& source,
+                                        const Encoding& e) const override {
         if (!is_integer(e.code)) return plain_matrix(source, e.code);
         if (e.bits != 4 || e.zero != FactorType::kNone || e.zero_point != kZeroPoint || e.permuted)
             throw Error(ErrorCode::kUnsupported, "marlin cannot store " + e.to_string())

@@ -53,6 +53,32 @@ class Comm {
     std::shared_ptr<comm::Communicator> impl_;
 };
 
+// ---- formats, kernels and readers from outside
+// -----------------------------------------------------------------------------------------
+
+/// A plugin file that was found: what it adds, or why it was refused.
+struct PluginReport {
+    std::string file, name, version, description;
+    std::vector<std::string> formats, indexers, kernels, readers;  ///< their names
+    std::vector<std::string> notes;  ///< kernels that this CPU cannot run
+    std::string refusal;             ///< empty: loaded
+};
+
+struct Plugins {
+    std::vector<PluginReport> found;  ///< in order of directories, then of file names
+    std::shared_ptr<const engine::Extensions> extensions;  ///< for EngineOptions
+};
+
+/// Loads every *.so of the directories (those that do not exist are passed over), in order; names
+/// taken by an earlier plugin are refused. Each is tried in a child process first (by fork: call
+/// this before MPI is initialised), so that what crashes or lies is refused with the reason. Not
+/// for two threads at once. Plugins stay loaded until the process ends.
+Plugins load_plugins(const std::vector<std::string>& directories);
+
+/// CONCLAVE_PLUGIN_PATH's directories, then those that belong to the running program: plugins
+/// beside it (a build tree), ../lib/conclave/plugins (installed).
+std::vector<std::string> default_plugin_path();
+
 // ---- what a checkpoint is (safe on hostile files)
 // ------------------------------------------------
 
@@ -79,8 +105,9 @@ struct ModelSummary {
     uint64_t bytes = 0;
 };
 
-/// From config.json and headers alone.
-/// Without `weights` only the JSON files need be there.
+/// From config.json and headers alone: of `options` the model, its load_format and extensions
+/// matter. Without `weights` only the JSON files need be there.
+ModelSummary inspect(const EngineOptions& options, bool weights = true);
 ModelSummary inspect(const std::string& path, bool weights = true);
 
 // ---- what running it would take

@@ -33,7 +33,7 @@ struct Engine::Impl {
 
 Engine::Engine(const EngineOptions& options, const Comm& comm) {
     ModelSummary summary;
-    comm::together(*comm.impl(), [&] { summary = inspect(options.model, false); });
+    comm::together(*comm.impl(), [&] { summary = inspect(options, false); });
     impl_ =
         std::unique_ptr<Impl>(new Impl{std::move(summary), engine::Engine(options, comm.impl())});
 }

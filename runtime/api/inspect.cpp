@@ -28,8 +28,8 @@ std::string lower(std::string s) {
 /// Declares the whole model, as one rank would: its logical matrices and vectors. Throws as loading
 /// would for missing, mis-shaped and unknown tensors.
 void count_parameters(const engine::ModelFiles& files, const quant::QuantizationConfig& format,
-                      const engine::ModelShape& shape, ModelSummary& s) {
-    const quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
+                      const engine::ModelShape& shape, const quant::KernelRegistry& kernels,
+                      ModelSummary& s) {
     const engine::Architecture& architecture =
         engine::find_architecture(files.config, files.config_file);
     sharding::WeightStore store({1.0});
@@ -63,13 +63,21 @@ void count_parameters(const engine::ModelFiles& files, const quant::Quantization
 }  // namespace
 
 ModelSummary inspect(const std::string& path, bool weights) {
-    const engine::ModelFiles files = engine::open_model_files(path, weights);
+    EngineOptions options;
+    options.model = path;
+    return inspect(options, weights);
+}
+
+ModelSummary inspect(const EngineOptions& options, bool weights) {
+    const std::string& path = options.model;
+    const engine::Extensions& extensions = engine::Extensions::of(options);
+    const engine::ModelFiles files =
+        engine::open_model_files(path, weights, extensions, options.load_format);
     ModelSummary s;
     s.path = path;
     std::error_code none;
     s.tokenizer =
         std::filesystem::exists(std::filesystem::path(files.directory) / "tokenizer.json", none);
-    const quant::QuantizationRegistry formats = quant::QuantizationRegistry::built_in();
     s.quantization = files.quantization.method;
     const engine::ModelName name = engine::model_name(files.config, files.config_file);
     s.architecture = name.architecture;
@@ -88,8 +96,8 @@ ModelSummary inspect(const std::string& path, bool weights) {
         s.kv_heads = shape.kv_heads;
         s.head_dim = shape.head_dim;
         s.max_position_embeddings = shape.max_position_embeddings;
-        const auto format = engine::choose_format(files, formats, "");
-        if (weights) count_parameters(files, *format, shape, s);
+        const auto format = engine::choose_format(files, extensions.formats, "");
+        if (weights) count_parameters(files, *format, shape, extensions.kernels, s);
         s.supported = architecture.unserved.empty();
         s.unsupported_reason = architecture.unserved;
     } catch (const Error& e) {

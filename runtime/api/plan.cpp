@@ -84,7 +84,7 @@ LoadPlan plan(const EngineOptions& options, int ranks) {
     const engine::ModelFiles& files = model.files;
     const engine::ModelShape& shape = model.shape;
     const sharding::LayoutChoice& layout = model.layout;
-    const quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
+    const engine::Extensions& extensions = engine::Extensions::of(options);
     const CpuFeatures cpu = cpu_from_environment();
     const int64_t tokens = options.kv_cache_tokens > 0 ? options.kv_cache_tokens
                            : options.max_model_len > 0 ? options.max_model_len
@@ -98,7 +98,7 @@ LoadPlan plan(const EngineOptions& options, int ranks) {
     for (int r = 0; r < ranks; ++r) {
         sharding::WeightStore store({1.0});
         sharding::WeightBuilder builder(
-            {*files.checkpoint, *model.format, kernels, cpu, model.activations,
+            {*files.checkpoint, *model.format, extensions.kernels, cpu, model.activations,
              options.deterministic, r, store, model.dummy},
             layout.grid);
         const auto built = model.architecture->build(shape, builder);
@@ -118,7 +118,8 @@ LoadPlan plan(const EngineOptions& options, int ranks) {
         for (const engine::KvSpec& s : built->kv_specs(model.kv_dtype))
             p.kv_bytes +=
                 s.block_bytes() * static_cast<uint64_t>(ceil_div(tokens, engine::kBlockTokens));
-        const sharding::LoadStats load = sharding::predict_load(*files.checkpoint, builder.items());
+        const sharding::LoadStats load =
+            sharding::predict_load(*files.checkpoint, extensions.indexers, builder.items());
         p.read_bytes = load.needed_bytes;
         p.stripe_bytes = load.stripe_bytes;
         out.ranks.push_back(p);

@@ -157,7 +157,7 @@ DequantizeReport dequantize(const EngineOptions& options, const DequantizeOption
     });
     const bool bf16 = to.dtype == "bf16";
     const RankSetup setup = set_up_rank(comm, options);
-    const quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
+    const Extensions& extensions = Extensions::of(options);
     std::unique_ptr<exec::Arenas> executor;
     std::unique_ptr<sharding::WeightStore> memory;  // reserved, never mapped
     std::unique_ptr<sharding::WeightBuilder> builder;
@@ -168,9 +168,9 @@ DequantizeReport dequantize(const EngineOptions& options, const DequantizeOption
         memory = std::make_unique<sharding::WeightStore>(
             std::vector<double>(static_cast<size_t>(executor->nodes()), 1.0 / executor->nodes()));
         builder = std::make_unique<sharding::WeightBuilder>(
-            sharding::BuildContext{*model.files.checkpoint, *model.format, kernels, setup.cpu,
-                                   model.activations, options.deterministic, comm.rank(), *memory,
-                                   model.dummy},
+            sharding::BuildContext{*model.files.checkpoint, *model.format, extensions.kernels,
+                                   setup.cpu, model.activations, options.deterministic, comm.rank(),
+                                   *memory, model.dummy},
             model.layout.grid);
         layers = model.architecture->build(model.shape, *builder);
         builder->finish(model.architecture->ignorable);
@@ -195,8 +195,8 @@ DequantizeReport dequantize(const EngineOptions& options, const DequantizeOption
         const auto progress = [&](uint64_t done, uint64_t total) {
             if (options.progress) options.progress({done, total, seconds(), done == total});
         };
-        sharding::load_weights(*model.files.checkpoint, {}, builder->items(), sink, *executor, comm,
-                               progress);
+        sharding::load_weights(*model.files.checkpoint, extensions.indexers, builder->items(), sink,
+                               *executor, comm, progress);
         comm::together(comm, [&] { writer->close(); });
         comm::together(comm, [&] {
             if (comm.rank() == 0) write_companions(model.files, to.directory, bf16);

@@ -102,7 +102,7 @@ void Engine::load(const EngineOptions& options) {
     const RankSetup setup = set_up_rank(comm, options);
     cpu_ = setup.cpu;
     if (!setup.advice.empty()) log_.warning("rank {}: {}", comm.rank(), setup.advice);
-    const quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
+    const Extensions& extensions = Extensions::of(options);
     std::unique_ptr<sharding::WeightBuilder> builder;
     std::vector<sharding::IgnoredTensors> ignored;
     comm::together(comm, [&] {
@@ -112,7 +112,7 @@ void Engine::load(const EngineOptions& options) {
             shares.push_back(static_cast<double>(executor_->threads(n)) / executor_->threads());
         weights_ = std::make_unique<sharding::WeightStore>(shares);
         builder = std::make_unique<sharding::WeightBuilder>(
-            sharding::BuildContext{*files.checkpoint, *model.format, kernels, cpu_,
+            sharding::BuildContext{*files.checkpoint, *model.format, extensions.kernels, cpu_,
                                    model.activations, options.deterministic, comm.rank(), *weights_,
                                    model.dummy},
             layout.grid);
@@ -147,7 +147,7 @@ void Engine::load(const EngineOptions& options) {
     };
     sharding::PackingSink sink(weights_->bases());
     const sharding::LoadStats loaded = sharding::load_weights(
-        *files.checkpoint, {}, builder->items(), sink, *executor_, comm, progress);
+        *files.checkpoint, extensions.indexers, builder->items(), sink, *executor_, comm, progress);
     stats_.resident_weight_bytes = weights_->reserved_bytes();
     stats_.kv_bytes = cache_->bytes();
     stats_.load_bytes_needed = loaded.needed_bytes;

@@ -20,8 +20,8 @@ uint64_t ModelFiles::fingerprint() const {
     return h.value();
 }
 
-ModelFiles open_model_files(const std::string& path, bool weights,
-                            const quant::QuantizationRegistry& formats) {
+ModelFiles open_model_files(const std::string& path, bool weights, const Extensions& extensions,
+                            const std::string& load_format) {
     ModelFiles files;
     std::error_code none;
     const fs::path p(path);
@@ -54,8 +54,9 @@ ModelFiles open_model_files(const std::string& path, bool weights,
                 .found(describe_json(content));
         return quant::Sidecar{std::move(content), file};
     };
-    files.quantization = formats.source(files.config, files.config_file, read_sidecar);
-    files.checkpoint = weights ? sharding::Checkpoint::open(path) : sharding::Checkpoint::none();
+    files.quantization = extensions.formats.source(files.config, files.config_file, read_sidecar);
+    files.checkpoint =
+        weights ? extensions.readers.open(path, load_format) : sharding::Checkpoint::none();
     return files;
 }
 

@@ -5,6 +5,7 @@
 
 #include "quant/quantization_config.h"
 #include "runtime/base/json.h"
+#include "runtime/engine/plugins/extensions.h"
 #include "sharding/checkpoint/reader.h"
 
 namespace conclave::engine {
@@ -23,9 +24,9 @@ struct ModelFiles {
 
 /// `path`: a directory, or a .safetensors file beside its config.json. Throws kMissingFile,
 /// kBadContent. Without `weights`, the checkpoint is none and only the JSON files need be there.
-ModelFiles open_model_files(
-    const std::string& path, bool weights = true,
-    const quant::QuantizationRegistry& formats = quant::QuantizationRegistry::built_in());
+ModelFiles open_model_files(const std::string& path, bool weights = true,
+                            const Extensions& extensions = Extensions::built_in(),
+                            const std::string& load_format = "auto");
 
 /// The format of the checkpoint. `asked` (--quantization) may name it; naming another one is
 /// kUsage. A format that is not registered is kUnsupported.

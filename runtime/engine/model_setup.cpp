@@ -14,11 +14,11 @@ ModelSetup set_up_model(const EngineOptions& options, int ranks) {
     s.activations = parse_activations(options.activations);
     s.kv_dtype = parse_kv_dtype(options.kv_cache_dtype, s.activations);
     s.dummy = parse_dummy(options);
-    s.files = open_model_files(options.model, !s.dummy);
+    const Extensions& extensions = Extensions::of(options);
+    s.files = open_model_files(options.model, !s.dummy, extensions, options.load_format);
     s.architecture = &find_architecture(s.files.config, s.files.config_file);
     s.shape = s.architecture->shape(s.files.config, s.files.config_file);
-    s.format =
-        choose_format(s.files, quant::QuantizationRegistry::built_in(), options.quantization);
+    s.format = choose_format(s.files, extensions.formats, options.quantization);
     const auto served = s.format->supported_activations();
     if (std::find(served.begin(), served.end(), s.activations) == served.end())
         throw Error(ErrorCode::kUnsupported,

@@ -80,11 +80,7 @@ quant::CodeType parse_kv_dtype(const std::string& text, quant::Activations activ
 }
 
 std::optional<quant::Imagined> parse_dummy(const EngineOptions& o) {
-    if (o.load_format == "auto" || o.load_format == "safetensors") return std::nullopt;
-    if (o.load_format != "dummy")
-        throw Error(ErrorCode::kUsage, "--load-format is not a way to load")
-            .expected("auto, safetensors or dummy")
-            .found("'" + o.load_format + "'");
+    if (o.load_format != "dummy") return std::nullopt;
     for (const quant::CodeType t :
          {quant::CodeType::kF32, quant::CodeType::kF16, quant::CodeType::kBF16})
         if (o.dummy_dtype == quant::code_name(t)) return quant::Imagined{{t}};

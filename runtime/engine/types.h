@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +13,10 @@
 #include "runtime/base/log_level.h"
 
 namespace conclave {
+
+namespace engine {
+struct Extensions;
+}
 
 /// Called from the thread that calls into the library, on every rank.
 using LogCallback = std::function<void(LogLevel, std::string_view message)>;
@@ -26,10 +31,11 @@ struct LoadProgress {
 using ProgressCallback = std::function<void(const LoadProgress&)>;
 
 struct EngineOptions {
-    std::string model;                     ///< directory, or a .safetensors file
-    std::string load_format = "auto";      ///< auto: what the files are; dummy: random weights
-    std::string dummy_dtype = "bf16";      ///< of dummy weights: bf16, f16, f32
-    std::string activations = "auto";      ///< auto, f32, bf16
+    std::string model;                 ///< directory, or a .safetensors file
+    std::string load_format = "auto";  ///< auto: what the files are; dummy: random weights; or a
+                                       ///< reader's name: safetensors, ...
+    std::string dummy_dtype = "bf16";  ///< of dummy weights: bf16, f16, f32
+    std::string activations = "auto";  ///< auto, f32, bf16
     std::string expert_parallel = "auto";  ///< auto, tp, ep, or TPxEP such as 2x4
     int tensor_parallel_size = 0;          ///< 0: all ranks (the only other legal value: that)
     std::string quantization;              ///< empty: what the checkpoint says
@@ -41,7 +47,9 @@ struct EngineOptions {
     int64_t max_num_batched_tokens = 512;  ///< tokens in one step; longer prompts go in chunks
     int64_t kv_cache_tokens = 0;           ///< tokens of KV held; 0: max_model_len
     int pretend_numa_nodes = 0;            ///< > 0: tests pretend a machine with so many nodes
-    double deadline_seconds = 300;         ///< a collective that waits longer fails
+    /// What plugins add (load_plugins()); null: what is built in. The same on all ranks.
+    std::shared_ptr<const engine::Extensions> extensions;
+    double deadline_seconds = 300;  ///< a collective that waits longer fails
     LogCallback log;
     ProgressCallback progress;
 };

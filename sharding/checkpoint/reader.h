@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -64,7 +65,7 @@ struct ReadCounters {
 
 class Checkpoint {
   public:
-    /// `path`: a directory with model.safetensors.index.json or model.safetensors, or one
+    /// safetensors: a directory with model.safetensors.index.json or model.safetensors, or one
     /// .safetensors file. Reads headers only. Throws kMissingFile, kBadContent, kUnsupported.
     static std::shared_ptr<const Checkpoint> open(const std::string& path);
 
@@ -88,6 +89,32 @@ class Checkpoint {
     /// Hash over all headers, names, types, shapes, ranges and file sizes: equal on ranks that see
     /// the same.
     uint64_t fingerprint() const;
+};
+
+/// A kind of files that checkpoints are kept in.
+struct CheckpointReader {
+    std::string name;  ///< "safetensors"; what --load-format may say
+    /// Whether the directory or file looks like one of this kind. Must not throw.
+    std::function<bool(const std::string& path)> claims;
+    /// Reads headers only. Throws kMissingFile, kBadContent, kUnsupported.
+    std::function<std::shared_ptr<const Checkpoint>(const std::string& path)> open;
+};
+
+/// The readers of an engine, in order of registration; an ordinary object.
+class CheckpointReaders {
+  public:
+    static CheckpointReaders built_in();
+    /// Throws kUsage when the name is taken.
+    void add(CheckpointReader reader);
+    std::vector<std::string> names() const;
+    bool has(std::string_view name) const;
+    /// With the reader `asked`, or for "auto" the first that claims `path`; where none does, it is
+    /// taken for safetensors. Readers are not believed: throws kInternal, naming the reader, where
+    /// what it states is not so (names in order, shapes, ranges inside their files).
+    std::shared_ptr<const Checkpoint> open(const std::string& path, const std::string& asked) const;
+
+  private:
+    std::vector<CheckpointReader> readers_;
 };
 
 }  // namespace conclave::sharding

@@ -12,7 +12,8 @@ BELOW = {
     "quant": ["runtime/base"],
     "sharding": ["quant", "runtime/comm", "runtime/exec"],
     "moe": ["sharding"],
-    "runtime/engine": ["moe"],
+    "runtime/sdk": ["sharding"],
+    "runtime/engine": ["moe", "runtime/sdk"],
     "runtime/api": ["runtime/engine"],
 }
 # The programs see the public interface, as any embedding program would.

@@ -192,27 +192,50 @@ TEST(Loader, ANarrowCutReadsWholeStripesAndSaysSo) {
                         {2, 2, 1});
         const RowParallelLinear layer =
             b.row_parallel("w", 64, 128, b.plan().over_ranks(128, 32), false);
-        const LoadStats s = predict_load(*checkpoint, b.items());
+        const LoadStats s = predict_load(*checkpoint, {}, b.items());
         EXPECT_EQ(s.needed_bytes, 64u * 128 * 2);
         EXPECT_EQ(s.stripe_bytes, 64u * 64 * 2);
     });
 }
 
-/// Reads each row of the tensor in two ranges, the second half first in the file's order.
+/// Reads each row of the tensor whole, in two ranges; the phase is the first column.
 class HalvesIndexer final : public ShardIndexer {
   public:
     OffsetTable index(const quant::StoredPiece& p, const quant::StoredRect& rect) const override {
         OffsetTable t;
-        t.row_bytes = p.cols * p.element_bytes;
-        t.first = rect.cols.begin * p.element_bytes;
+        const int64_t row_bytes = p.cols * p.element_bytes;
         for (int64_t r = rect.rows.begin; r < rect.rows.end; ++r) {
-            const uint64_t row = static_cast<uint64_t>(r * t.row_bytes);
-            const uint64_t half =
-                static_cast<uint64_t>(t.row_bytes / 2 / p.element_bytes * p.element_bytes);
+            const auto row = static_cast<uint64_t>(r * row_bytes);
+            const auto half = static_cast<uint64_t>(row_bytes / 2);
             t.ranges.push_back({row, half});
-            t.ranges.push_back({row + half, static_cast<uint64_t>(t.row_bytes) - half});
+            t.ranges.push_back({row + half, static_cast<uint64_t>(row_bytes) - half});
+            t.rows.push_back({(r - rect.rows.begin) * row_bytes, rect.cols.begin});
         }
         return t;
+    }
+};
+
+/// F32 rows from where an indexer placed them.
+class PlacedCodec final : public quant::Codec {
+  public:
+    const char* name() const override { return "placed"; }
+    quant::StoredRect needs(const quant::StoredMatrix&, size_t, Interval n,
+                            Interval k) const override {
+        return {n, k};
+    }
+    void generate(const quant::StoredMatrix&, size_t, const quant::StoredRect&,
+                  std::byte*) const override {}
+    size_t scratch_bytes(const quant::StoredMatrix&, Interval n, Interval k) const override {
+        return static_cast<size_t>(n.size() * k.size() * 4);
+    }
+    quant::CodeTile decode(const quant::StoredMatrix&, Interval n, Interval k,
+                           std::span<const quant::StagedRect> staged,
+                           std::byte* scratch) const override {
+        for (int64_t r = n.begin; r < n.end; ++r)
+            std::memcpy(scratch + (r - n.begin) * k.size() * 4,
+                        staged[0].row(r) + staged[0].phase(r) * 4,
+                        static_cast<size_t>(k.size() * 4));
+        return {scratch, k.size() * 4, n.size(), k.size()};
     }
 };
 
@@ -227,11 +250,12 @@ class IndexedConfig final : public quant::QuantizationConfig {
                                                 const quant::TensorLookup& t) const override {
         auto m = quant::describe_plain(s, t);
         if (m) m->pieces[0].indexer = indexer_;
+        if (m) m->codec = std::make_shared<PlacedCodec>();
         return m;
     }
 
-    quant::StoredMatrix imagine(const quant::MatrixSource& s,
-                                const quant::Encoding& e) const override {
+    std::optional<quant::StoredMatrix> imagine(const quant::MatrixSource& s,
+                                               const quant::Encoding& e) const override {
         return quant::plain_matrix(s, e.code);
     }
 
@@ -242,7 +266,7 @@ class IndexedConfig final : public quant::QuantizationConfig {
 class OutsideIndexer final : public ShardIndexer {
   public:
     OffsetTable index(const quant::StoredPiece&, const quant::StoredRect&) const override {
-        return {{{1u << 30, 10}}, 10, 0, 0};
+        return {{{1u << 30, 10}}, {}};
     }
 };
 

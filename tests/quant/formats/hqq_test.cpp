@@ -248,7 +248,7 @@ TEST(Hqq, ImaginedWeightsAreOfUnitScale) {
                          0,
                          64,
                          false};
-        const StoredMatrix m = config->imagine(test::matrix_source("m", 64, 256), e);
+        const StoredMatrix m = imagine(*config, test::matrix_source("m", 64, 256), e);
         EXPECT_EQ(m.encoding, e);
         const test::ReadRect generate = [&](size_t piece, const StoredRect& rect, std::byte* out,
                                             int64_t row_bytes) {

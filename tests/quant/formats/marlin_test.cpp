@@ -176,7 +176,7 @@ TEST(Marlin, ImaginedWeightsAreOfUnitScale) {
     std::mt19937 rng(4);
     const auto config = marlin_config(128);
     const Encoding e{CodeType::kU4, 4, FactorType::kF16, FactorType::kNone, 8, 32, false};
-    const StoredMatrix m = config->imagine(test::matrix_source("m", 64, 256), e);
+    const StoredMatrix m = imagine(*config, test::matrix_source("m", 64, 256), e);
     const test::ReadRect generate = [&](size_t piece, const StoredRect& rect, std::byte* out,
                                         int64_t row_bytes) {
         for (int64_t r = rect.rows.begin; r < rect.rows.end; ++r)
@@ -190,8 +190,8 @@ TEST(Marlin, ImaginedWeightsAreOfUnitScale) {
     test::expect_cuts(m, values, generate, 5, rng);
     Encoding other = e;
     other.zero = FactorType::kU8;
-    EXPECT_THROW(config->imagine(test::matrix_source("m", 64, 256), other), Error);
-    EXPECT_THROW(config->imagine(test::matrix_source("m", 63, 256), e), Error);
+    EXPECT_THROW(imagine(*config, test::matrix_source("m", 64, 256), other), Error);
+    EXPECT_THROW(imagine(*config, test::matrix_source("m", 63, 256), e), Error);
 }
 
 }  // namespace

@@ -121,7 +121,7 @@ inline std::vector<float> decode_rows(const StoredMatrix& m, Interval n, Interva
         const int64_t width = std::max<int64_t>(rect.cols.size(), 0) * m.pieces[i].element_bytes;
         buffers.emplace_back(static_cast<size_t>(rect.rows.size() * width), std::byte{0x5a});
         read(i, rect, buffers.back().data(), width);
-        staged.push_back({rect, buffers.back().data(), width, 0});
+        staged.push_back({rect, buffers.back().data(), width, {}});
     }
     std::vector<float> values;
     for (int64_t r = n.begin; r < n.end;) {

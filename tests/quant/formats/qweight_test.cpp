@@ -266,8 +266,8 @@ TEST(Qweight, FloatsAndStacksAreLeftAlone) {
         stack.bare = true, stack.lead = 1, stack.lead_count = 2;
         EXPECT_FALSE(format->describe(stack, t));
         const Encoding e{CodeType::kU4, 4, FactorType::kF16, FactorType::kU8, 0, 32, false};
-        EXPECT_EQ(format->imagine(test::matrix_source(kStem, 4, 8), e).encoding, e);
-        EXPECT_EQ(format->imagine(test::matrix_source(kStem, 4, 8), {}).encoding.code,
+        EXPECT_EQ(imagine(*format, test::matrix_source(kStem, 4, 8), e).encoding, e);
+        EXPECT_EQ(imagine(*format, test::matrix_source(kStem, 4, 8), {}).encoding.code,
                   CodeType::kF32);
         EXPECT_EQ(format->supported_activations().size(), 4u);
     }

@@ -77,7 +77,7 @@ inline Decoded decode_cut(const StoredMatrix& m, Interval n, Interval k, const R
             static_cast<size_t>(rect.rows.empty() ? 0 : (rect.rows.size() - 1) * row_bytes + width),
             kPoison);
         read(i, rect, buffers.back().data(), row_bytes);
-        staged.push_back({rect, buffers.back().data(), row_bytes, 0});
+        staged.push_back({rect, buffers.back().data(), row_bytes, {}});
     }
     const size_t scratch_bytes = m.codec->scratch_bytes(m, n, k), guard = 64;
     std::vector<std::byte> room(scratch_bytes + guard + 64, kPoison);

@@ -1,0 +1,32 @@
+// What an engine knows besides its own code: formats, kernels, indexers and readers, those that
+// are built in and those of plugins.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quant/kernel.h"
+#include "quant/quantization_config.h"
+#include "runtime/engine/types.h"
+#include "sharding/checkpoint/reader.h"
+#include "sharding/shard_indexer.h"
+
+namespace conclave::engine {
+
+/// Immutable once it is made; shared by engines.
+struct Extensions {
+    quant::QuantizationRegistry formats = quant::QuantizationRegistry::built_in();
+    quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
+    sharding::IndexerRegistry indexers = {};
+    sharding::CheckpointReaders readers = sharding::CheckpointReaders::built_in();
+    std::vector<std::string> plugins = {};  ///< "bitsandbytes 1.0", in order of their names
+
+    static const Extensions& built_in();
+    /// options.extensions, or what is built in.
+    static const Extensions& of(const EngineOptions& options);
+
+    /// "bitsandbytes 1.0, my-format 2.1", or "none": must be the same on all ranks.
+    std::string plugin_list() const;
+};
+
+}  // namespace conclave::engine
