@@ -56,14 +56,6 @@ class Comm {
 // ---- formats, kernels and readers from outside
 // -----------------------------------------------------------------------------------------
 
-/// A plugin file that was found: what it adds, or why it was refused.
-struct PluginReport {
-    std::string file, name, version, description;
-    std::vector<std::string> formats, indexers, kernels, readers;  ///< their names
-    std::vector<std::string> notes;  ///< kernels that this CPU cannot run
-    std::string refusal;             ///< empty: loaded
-};
-
 struct Plugins {
     std::vector<PluginReport> found;  ///< in order of directories, then of file names
     std::shared_ptr<const engine::Extensions> extensions;  ///< for EngineOptions

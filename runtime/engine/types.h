@@ -98,6 +98,14 @@ struct LoadReport {
     std::string layout;  ///< "tensor parallel 4, experts 2x2 (TPxEP)"
 };
 
+/// A plugin file that was found: what it adds, or why it was refused.
+struct PluginReport {
+    std::string file, name, version, description;
+    std::vector<std::string> formats, indexers, kernels, readers;  ///< their names
+    std::vector<std::string> notes;  ///< kernels that this CPU cannot run
+    std::string refusal;             ///< empty: loaded
+};
+
 /// What dequantize() writes, and how.
 struct DequantizeOptions {
     std::string directory;                        ///< made where it is not there; must be empty

@@ -1,0 +1,24 @@
+// Runs what may crash or never end in a process of its own.
+#pragma once
+#include <functional>
+#include <string>
+
+namespace conclave::engine {
+
+struct ChildResult {
+    bool finished = false;  ///< `work` returned or threw
+    int signal = 0;         ///< that ended it; 0: none
+    bool timed_out = false;
+    std::string output;  ///< what `work` returned
+    std::string error;   ///< what() of what it threw; empty: it returned
+    /// "ended with signal 4 (Illegal instruction)", "did not end within 10 s"; empty where
+    /// finished.
+    std::string fate() const;
+};
+
+/// Forks; the child calls `work` on its one thread, hands its text over (at most 16 MiB), and ends
+/// without running destructors or exit handlers. The child is killed after `seconds`. Its standard
+/// output and error go nowhere. Throws kResource where no process can be made.
+ChildResult run_in_child(const std::function<std::string()>& work, double seconds);
+
+}  // namespace conclave::engine
