@@ -1,5 +1,6 @@
 #include "quant/activation.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -48,8 +49,10 @@ const void* const* PreparedInput::form(const ActivationRule& rule, XType type,
     std::byte* data = workspace_.allocate<std::byte>(rows_ * bytes);
     for (int64_t r = 0; r < rows_; ++r)
         rows[r] = bytes > 0 ? static_cast<const void*>(data + r * bytes) : row(r);
+    const uint32_t* outliers = batch_outliers(key, rows_, [](int64_t r) { return r; });
     if (bytes > 0)
-        executor_.parallel_for(rows_, [&](int64_t r) { write_row(key, r, data + r * bytes); });
+        executor_.parallel_for(rows_,
+                               [&](int64_t r) { write_row(key, r, outliers, data + r * bytes); });
     forms_.push_back({key, rows});
     return rows;
 }
@@ -60,7 +63,8 @@ std::vector<const void*> PreparedInput::form(const ActivationRule& rule, XType t
     std::vector<const void*> out(rows.size());
     const Key key = key_of(rule, type, layout);
     const bool own = (key.groups && !key.groups->order.empty()) || key.column_scale ||
-                     rule.scale_rule == ScaleRule::kStatic || rule.scale != 0;
+                     rule.scale_rule == ScaleRule::kStatic || rule.scale != 0 ||
+                     (rule.outlier > 0 && rule.batch);
     if (!own) {
         const void* const* all = form(rule, type, layout);
         for (size_t i = 0; i < rows.size(); ++i) out[i] = all[rows[i]];
@@ -69,9 +73,11 @@ std::vector<const void*> PreparedInput::form(const ActivationRule& rule, XType t
     const int64_t bytes = row_bytes(key);
     std::byte* data = workspace_.allocate<std::byte>(static_cast<int64_t>(rows.size()) * bytes);
     for (size_t i = 0; i < rows.size(); ++i) out[i] = data + static_cast<int64_t>(i) * bytes;
-    executor_.parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t i) {
-        write_row(key, rows[static_cast<size_t>(i)], data + i * bytes);
-    });
+    const auto row_at = [&](int64_t i) { return int64_t{rows[static_cast<size_t>(i)]}; };
+    const auto count = static_cast<int64_t>(rows.size());
+    const uint32_t* outliers = batch_outliers(key, count, row_at);
+    executor_.parallel_for(
+        count, [&](int64_t i) { write_row(key, row_at(i), outliers, data + i * bytes); });
     return out;
 }
 
@@ -108,7 +114,30 @@ const float* PreparedInput::scaled_row(int64_t r, const std::vector<float>* colu
     return scaled.data();
 }
 
-void PreparedInput::write_row(const Key& key, int64_t r, std::byte* out) const {
+const uint32_t* PreparedInput::batch_outliers(const Key& key, int64_t count,
+                                              FunctionRef<int64_t(int64_t)> row_at) {
+    if (!(key.rule.outlier > 0) || !key.rule.batch || count < 2) return nullptr;
+    constexpr int64_t kAtOnce = 512;
+    uint32_t* columns = workspace_.allocate<uint32_t>(k_);
+    executor_.parallel_for(ceil_div(k_, kAtOnce), [&](int64_t block) {
+        const int64_t first = block * kAtOnce, n = std::min(kAtOnce, k_ - first);
+        std::fill_n(columns + first, n, 0u);
+        float scaled[kAtOnce];
+        for (int64_t i = 0; i < count; ++i) {
+            const float* x = row(row_at(i)) + first;
+            if (key.column_scale) {
+                for (int64_t c = 0; c < n; ++c)
+                    scaled[c] = x[c] * (*key.column_scale)[static_cast<size_t>(first + c)];
+                x = scaled;
+            }
+            mark_outliers(key.rule, x, n, columns + first);
+        }
+    });
+    return columns;
+}
+
+void PreparedInput::write_row(const Key& key, int64_t r, const uint32_t* outliers,
+                              std::byte* out) const {
     std::vector<float> scaled, own;
     const float* x = scaled_row(r, key.column_scale, scaled);
     if (key.type == XType::kI8) return write_int8(*key.groups, x, out);
@@ -123,21 +152,22 @@ void PreparedInput::write_row(const Key& key, int64_t r, std::byte* out) const {
         return;
     }
     float* to = reinterpret_cast<float*>(out);
-    if (!key.groups) return write_f32(key, x, r, to);
+    if (!key.groups) return write_f32(key, x, r, outliers, to);
     std::vector<float> rounded(static_cast<size_t>(k_));
-    write_f32(key, x, r, rounded.data());
+    write_f32(key, x, r, outliers, rounded.data());
     for (int64_t c = 0; c < k_; ++c)
         to[c] = rounded[static_cast<size_t>(key.groups->order[static_cast<size_t>(c)])];
 }
 
-void PreparedInput::write_f32(const Key& key, const float* x, int64_t row, float* out) const {
+void PreparedInput::write_f32(const Key& key, const float* x, int64_t row, const uint32_t* outliers,
+                              float* out) const {
     std::vector<float> own;
     if (key.rule == kF32Input)
         std::memcpy(out, x, static_cast<size_t>(k_) * sizeof(float));
     else if (key.rule == kBF16Input)
         ops_.round_bf16(x, k_, out);
     else
-        quantize_row(key.rule, x, span_, statistics(key.rule, x, row, own), ops_, out);
+        quantize_row(key.rule, x, span_, statistics(key.rule, x, row, own), ops_, out, outliers);
 }
 
 void PreparedInput::write_int8(const Grouping& groups, const float* x, std::byte* out) const {

@@ -47,8 +47,9 @@ class PreparedInput {
     virtual const void* const* form(const ActivationRule& rule, XType type,
                                     const MatrixLayout& layout);
     /// The same for some of the rows. They are not kept for later calls where the form is likely to
-    /// serve this matrix alone (columns in an order of their own, calibrated or column scales):
-    /// experts that each have theirs would fill the workspace with rows they do not use.
+    /// serve this matrix alone (columns in an order of their own, calibrated or column scales,
+    /// outliers of these rows): experts that each have theirs would fill the workspace with rows
+    /// they do not use.
     virtual std::vector<const void*> form(const ActivationRule& rule, XType type,
                                           const MatrixLayout& layout,
                                           std::span<const int32_t> rows);
@@ -71,11 +72,15 @@ class PreparedInput {
     const Form* find(const Key& key) const;
     /// Bytes of a written row; 0 where x itself serves.
     int64_t row_bytes(const Key& key) const;
-    void write_row(const Key& key, int64_t row, std::byte* out) const;
+    /// Outlier columns of the rows together; null where the rule has none, or each row its own.
+    const uint32_t* batch_outliers(const Key& key, int64_t count,
+                                   FunctionRef<int64_t(int64_t)> row);
+    void write_row(const Key& key, int64_t row, const uint32_t* outliers, std::byte* out) const;
     /// Row r times the scales of its columns, which need room in `scaled`.
     const float* scaled_row(int64_t r, const std::vector<float>* column_scale,
                             std::vector<float>& scaled) const;
-    void write_f32(const Key& key, const float* x, int64_t row, float* out) const;
+    void write_f32(const Key& key, const float* x, int64_t row, const uint32_t* outliers,
+                   float* out) const;
     void write_int8(const Grouping& groups, const float* x, std::byte* out) const;
     /// Of row `row` for a dynamic rule: what was set, else made in `own`.
     const float* statistics(const ActivationRule& rule, const float* x, int64_t row,

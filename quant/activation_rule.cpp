@@ -22,7 +22,8 @@ std::string ActivationRule::to_string() const {
     if (scale_rule == ScaleRule::kNone || scale_rule == ScaleRule::kBlocks) return name;
     if (scale_rule == ScaleRule::kStatic) return name + " static";
     const std::string span = group > 0 ? " per " + std::to_string(group) : " per token";
-    return name + span + (scale_rule == ScaleRule::kMinMax ? " asym" : "");
+    return name + span + (scale_rule == ScaleRule::kMinMax ? " asym" : "") +
+           (outlier > 0 ? ", outliers f32" : "");
 }
 
 }  // namespace conclave::quant

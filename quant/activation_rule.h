@@ -1,6 +1,5 @@
 // How an input row becomes what is multiplied with a quantized matrix: vocabulary, and the policy
-// of
-// --activations. The arithmetic is in quant/quantize_row.h.
+// of --activations. The arithmetic is in quant/quantize_row.h.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -22,6 +21,8 @@ enum class ScaleRule : uint8_t {
     kBlocks,  ///< kInt8: amax / 127 of each 32 columns; blocks begin anew with the weights' groups
     kStatic,  ///< `scale` (and `zero`, kInt8), calibrated
     kAbsMax,  ///< max(amax / top, least)
+    /// kInt8, whole rows: code = rne(x * (top / amax)), value (code * amax) * f32(1 / top).
+    kAmaxTimes,
     kMinMax,  ///< kInt8, whole rows: s = (max - min) / 255, zero = rne(-128 - min / s), any integer
     kCeilPow2,  ///< 2^ceil(log2(max(amax, least) / top)): ModelOpt's MXFP8, DeepSeek's ue8m0
     /// 2^(floor(log2(a)) - top), a: amax with the bits 0x200000 added to its pattern (a mantissa
@@ -51,15 +52,23 @@ struct ActivationRule {
     float zero = 0;            ///< kStatic: an integer
     bool reciprocal = false;   ///< x * f32(1 / s) instead of x / s
     bool zero_inside = false;  ///< rne(x / s + zero) instead of rne(x / s) + zero
+    /// kAmaxTimes; above 0: columns with an |x| >= outlier stay as they are, in f32. Other numbers
+    /// make up amax, those of the row in such columns that are smaller themselves among them.
+    float outlier = 0;
+    /// Columns with an outlier in any row of the batch that a matrix multiplies at once; else in
+    /// the row itself, so that a row does not depend on what else is in the batch.
+    bool batch = false;
 
     bool operator==(const ActivationRule&) const = default;
     /// The scale is made from the row itself, over columns that may be of several ranks.
     bool dynamic() const {
-        return scale_rule == ScaleRule::kAbsMax || scale_rule == ScaleRule::kMinMax ||
-               scale_rule == ScaleRule::kCeilPow2 || scale_rule == ScaleRule::kEvenPow2 ||
-               scale_rule == ScaleRule::kE4M3Times || scale_rule == ScaleRule::kE4M3Over;
+        return scale_rule == ScaleRule::kAbsMax || scale_rule == ScaleRule::kAmaxTimes ||
+               scale_rule == ScaleRule::kMinMax || scale_rule == ScaleRule::kCeilPow2 ||
+               scale_rule == ScaleRule::kEvenPow2 || scale_rule == ScaleRule::kE4M3Times ||
+               scale_rule == ScaleRule::kE4M3Over;
     }
-    /// "f32", "bf16", "int8", "int8 per token", "fp8 static", "fp8 per 128", "fp4 per 16" ...
+    /// "f32", "bf16", "int8", "int8 per token", "fp8 static", "fp8 per 128", "fp4 per 16",
+    /// "int8 per token, outliers f32" ...
     std::string to_string() const;
 };
 

@@ -81,7 +81,7 @@ struct StoredMatrix {
     Encoding encoding;
     std::shared_ptr<const Codec> codec;
     std::vector<StoredPiece> pieces;
-    GlobalScale global = {};  ///< where encoding.scale is kE4M3
+    GlobalScale global = {};  ///< always there where encoding.scale is kE4M3
     /// One per column of the whole matrix: see MatrixLayout.
     std::shared_ptr<const std::vector<float>> column_scale = {};
     /// How the format quantizes the matrix's input; nothing: it does not. Whether there is a

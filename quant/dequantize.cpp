@@ -61,7 +61,8 @@ void RowDecoder::decode(const CodeTile& tile, int64_t row, float* out) const {
         int64_t c = 0;
         for (const Run& run : layout_.groups->runs) {
             const int64_t g = run.group - tile.first_group;
-            const float scale = layout_.global.of(scales[g]);
+            const GlobalScale& global = layout_.global;
+            const float scale = global.last ? scales[g] : global.of(scales[g]);
             const float point = !integer                 ? 0
                                 : zeros && !e.zero_added ? zeros[g]
                                                          : static_cast<float>(e.zero_point);
@@ -72,6 +73,7 @@ void RowDecoder::decode(const CodeTile& tile, int64_t row, float* out) const {
                     out[at] = value * scale;
                 else
                     out[at] = (value - point) * scale + (e.zero_added ? zeros[g] : 0.0f);
+                if (global.last) out[at] = global.of(out[at]);
             }
         }
     }

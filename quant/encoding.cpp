@@ -85,12 +85,16 @@ const char* x_type_name(XType t) {
 }
 
 ActivationRule choose_activation_rule(const Encoding& encoding, const ActivationRule* own,
-                                      Activations policy) {
+                                      Activations policy, bool deterministic) {
     if (policy == Activations::kF32) return kF32Input;
     if (policy == Activations::kBF16) return kBF16Input;
     const bool integers =
         is_integer(encoding.code) || (encoding.levels && encoding.levels->step > 0);
-    if (own && (policy == Activations::kAuto || !integers)) return *own;
+    if (own && (policy == Activations::kAuto || !integers)) {
+        ActivationRule rule = *own;
+        if (deterministic) rule.batch = false;
+        return rule;
+    }
     if (integers) return kInt8Input;
     return encoding.code == CodeType::kBF16 ? kBF16Input : kF32Input;
 }

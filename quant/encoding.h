@@ -72,6 +72,10 @@ constexpr int factor_bytes(FactorType t) {
 /// operation rounded to f32; one of the two is 1.
 struct GlobalScale {
     float multiplier = 1, divisor = 1;
+    /// By definition it is not the stored scale but its product with the code that is multiplied
+    /// and divided. Weights are dequantized so; kernels apply of() all the same, and what they
+    /// multiply with differs from that by two roundings at most.
+    bool last = false;
     bool operator==(const GlobalScale&) const = default;
     float of(float stored) const { return stored * multiplier / divisor; }
 };
@@ -109,9 +113,10 @@ const char* x_type_name(XType t);  ///< "f32", "bf16", "int8", "int8 rows"
 
 /// The rule for inputs of a matrix whose format has none of its own: int8 blocks for codes that are
 /// integers (times a step), bf16 for bf16 weights, else f32. `own`, the format's rule, comes first
-/// under auto; under int8, where int8 blocks cannot serve.
+/// under auto; under int8, where int8 blocks cannot serve. `deterministic`: a row's form must not
+/// depend on the batch.
 ActivationRule choose_activation_rule(const Encoding& encoding, const ActivationRule* own,
-                                      Activations policy);
+                                      Activations policy, bool deterministic = false);
 
 /// What the layout of a packed matrix of n rows is a function of.
 struct MatrixLayout {

@@ -16,10 +16,10 @@ std::vector<std::string> can_implement(const Kernel& kernel, const LinearDescrip
     // Rounded and held as f32, an input is still exact: f32 kernels serve every rule but the
     // engine's own int8.
     const ActivationRule& rule = part.rule;
-    const bool fits = kernel.x == XType::kI8 ? rule == kInt8Input
-                      : kernel.x == XType::kI8Row
-                          ? rule.code == ActivationCode::kInt8 &&
-                                rule.scale_rule != ScaleRule::kBlocks && rule.group == 0
+    const bool fits = kernel.x == XType::kI8      ? rule == kInt8Input
+                      : kernel.x == XType::kI8Row ? rule.code == ActivationCode::kInt8 &&
+                                                        rule.scale_rule != ScaleRule::kBlocks &&
+                                                        rule.group == 0 && !(rule.outlier > 0)
                       : kernel.x == XType::kBF16 ? rule == kBF16Input
                                                  : rule != kInt8Input;
     if (!fits)

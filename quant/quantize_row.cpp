@@ -19,6 +19,7 @@ struct GroupScale {
     /// A scale of 0 stands for zeros, NaN for a group that is not finite or whose scale is too
     /// large for f32: then nothing is rounded.
     CodeRounding rounding;
+    float last = 1;  ///< what code * scale is multiplied by
 
     static GroupScale constant(float scale) { return {{.scale = scale}}; }
     bool rounds() const { return rounding.scale != 0 && !std::isnan(rounding.scale); }
@@ -88,6 +89,9 @@ GroupScale group_scale(const ActivationRule& rule, const float* statistics) {
             return one_scale(rule, rule.scale, rule.zero);
         case ScaleRule::kAbsMax:
             return one_scale(rule, std::max(amax / rule.top, rule.least));
+        case ScaleRule::kAmaxTimes:
+            if (amax == 0 || !std::isfinite(rule.top / amax)) return GroupScale::constant(0);
+            return {{.times = rule.top / amax, .scale = amax}, 1 / rule.top};
         case ScaleRule::kMinMax:
             return min_max_scale(rule, statistics);
         case ScaleRule::kCeilPow2:
@@ -113,6 +117,48 @@ void quantize_group(const ActivationRule& rule, const GroupScale& g, const float
     else
         ops.round_minifloat(rule.code == ActivationCode::kE4M3 ? kMinifloatE4M3 : kMinifloatE2M1,
                             g.rounding, x, n, out);
+    if (g.last != 1) ops.scale(g.last, out, n, out);
+}
+
+/// As quantize_group(), but for the outliers.
+void quantize_others(const ActivationRule& rule, const GroupScale& g, const float* x, int64_t n,
+                     const uint32_t* outliers, const VectorOps& ops, float* out) {
+    if (std::isnan(g.rounding.scale)) return quantize_group(rule, g, x, n, ops, out);
+    constexpr int64_t kAtOnce = 256;
+    float rounded[kAtOnce];
+    uint32_t own[kAtOnce], stay[kAtOnce], numbers[kAtOnce];
+    for (int64_t c = 0; c < n; c += kAtOnce) {
+        const int64_t part = std::min(kAtOnce, n - c);
+        const uint32_t* marked = outliers ? outliers + c : own;
+        if (!outliers) {
+            std::fill_n(own, part, 0u);
+            mark_outliers(rule, x + c, part, own);
+        }
+        quantize_group(rule, g, x + c, part, ops, rounded);
+        std::memcpy(stay, x + c, static_cast<size_t>(part) * sizeof(float));
+        std::memcpy(numbers, rounded, static_cast<size_t>(part) * sizeof(float));
+        for (int64_t i = 0; i < part; ++i)
+            numbers[i] = (stay[i] & marked[i]) | (numbers[i] & ~marked[i]);
+        std::memcpy(out + c, numbers, static_cast<size_t>(part) * sizeof(float));
+    }
+}
+
+/// max|x| of what is no outlier; infinity where an x is not finite.
+float inner_amax(float outlier, const float* x, int64_t n, const VectorOps& ops) {
+    constexpr int64_t kAtOnce = 256;
+    constexpr float kMost = std::numeric_limits<float>::max();
+    float inner[kAtOnce], most = 0;
+    for (int64_t c = 0; c < n; c += kAtOnce) {
+        const int64_t part = std::min(kAtOnce, n - c);
+        for (int64_t i = 0; i < part; ++i) {
+            const float size = std::fabs(x[c + i]);
+            inner[i] = size >= outlier && size <= kMost ? 0 : size;
+        }
+        float amax = 0;
+        ops.group_amax(inner, part, part, &amax);
+        most = std::max(most, amax);
+    }
+    return most;
 }
 
 /// Columns that share a scale.
@@ -160,12 +206,23 @@ void row_statistics(const ActivationRule& rule, const float* x, const RowSpan& s
     if (n <= 0) return;
     const int64_t width = group_width(rule, span), group = span.columns.begin / width;
     const int64_t head = std::min(n, (group + 1) * width - span.columns.begin);
+    if (rule.outlier > 0) {
+        CONCLAVE_CHECK(rule.group == 0);
+        out[0] = inner_amax(rule.outlier, x, n, ops);
+        return;
+    }
     ops.group_amax(x, head, head, out + group);
     ops.group_amax(x + head, n - head, width, out + group + 1);
 }
 
+void mark_outliers(const ActivationRule& rule, const float* x, int64_t n, uint32_t* columns) {
+    const float outlier = rule.outlier;
+    for (int64_t i = 0; i < n; ++i) columns[i] |= std::fabs(x[i]) >= outlier ? ~0u : 0u;
+}
+
 void quantize_row(const ActivationRule& rule, const float* x, const RowSpan& span,
-                  const float* statistics, const VectorOps& ops, float* out) {
+                  const float* statistics, const VectorOps& ops, float* out,
+                  const uint32_t* outliers) {
     const int64_t n = span.columns.size();
     if (rule.code == ActivationCode::kF32) {
         std::memmove(out, x, static_cast<size_t>(n) * sizeof(float));
@@ -179,7 +236,12 @@ void quantize_row(const ActivationRule& rule, const float* x, const RowSpan& spa
     for (int64_t c = 0; c < n;) {
         const int64_t group = (span.columns.begin + c) / width;
         const int64_t end = std::min(n, (group + 1) * width - span.columns.begin);
-        quantize_group(rule, group_scale(rule, statistics + group), x + c, end - c, ops, out + c);
+        const GroupScale g = group_scale(rule, statistics + group);
+        if (rule.outlier > 0)
+            quantize_others(rule, g, x + c, end - c, outliers ? outliers + c : nullptr, ops,
+                            out + c);
+        else
+            quantize_group(rule, g, x + c, end - c, ops, out + c);
         c = end;
     }
 }
@@ -188,12 +250,14 @@ void quantize_int8_row(const ActivationRule& rule, const float* x, const RowSpan
                        const float* statistics, const Grouping& groups, const VectorOps& ops,
                        std::byte* out) {
     CONCLAVE_CHECK(rule.code == ActivationCode::kInt8 && (statistics || !rule.dynamic()));
+    CONCLAVE_CHECK(!(rule.outlier > 0));
     CONCLAVE_CHECK(groups.columns == span.columns.size());
     const float held = rule.dynamic() ? 0 : whole_amax(x, groups.columns, ops);
     const GroupScale g = group_scale(rule, rule.dynamic() ? statistics : &held);
     int8_t* codes = reinterpret_cast<int8_t*>(out);
     std::byte* tail = out + int8_scales_at(groups);
-    std::memcpy(tail, &g.rounding.scale, 4);
+    const float scale = g.rounding.scale * g.last;
+    std::memcpy(tail, &scale, 4);
     std::memcpy(tail + 4, &g.rounding.zero, 4);
     int32_t* sums = reinterpret_cast<int32_t*>(tail + 8);
     if (!g.rounds()) {

@@ -27,13 +27,19 @@ int64_t statistics_per_row(const ActivationRule& rule, int64_t width);
 void row_statistics(const ActivationRule& rule, const float* x, const RowSpan& span,
                     const VectorOps& ops, float* out);
 
+/// Sets all bits of columns[i] where x[i] is an outlier; leaves the others as they are.
+void mark_outliers(const ActivationRule& rule, const float* x, int64_t n, uint32_t* columns);
+
 /// The fake-quantized row, in f32: out[i], i < span.columns.size(), may be x. `statistics`, of the
-/// whole row, may be null where the rule is not dynamic. Not for kBlocks.
+/// whole row, may be null where the rule is not dynamic. `outliers`: of the columns held, what
+/// mark_outliers() made of all rows of the batch, from zeros; null: the row's own. Not for kBlocks.
 void quantize_row(const ActivationRule& rule, const float* x, const RowSpan& span,
-                  const float* statistics, const VectorOps& ops, float* out);
+                  const float* statistics, const VectorOps& ops, float* out,
+                  const uint32_t* outliers = nullptr);
 
 /// The row as kernels of XType::kI8Row read it (quant/grouping.h), columns in the order of
-/// `groups`. For int8 rules with one scale a row.
+/// `groups`. For int8 rules with one scale a row and no outliers; under kAmaxTimes that scale is
+/// amax * f32(1 / top), so that its values differ from quantize_row()'s in their last bit.
 void quantize_int8_row(const ActivationRule& rule, const float* x, const RowSpan& span,
                        const float* statistics, const Grouping& groups, const VectorOps& ops,
                        std::byte* out);

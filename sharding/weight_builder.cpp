@@ -169,7 +169,7 @@ WeightBuilder::Resolved WeightBuilder::resolve_linear(const std::vector<PartRequ
             {p.name, rows.size(), layout_of(stored, cols),
              follow_policy ? quant::choose_activation_rule(
                                  stored.encoding, stored.activation ? &*stored.activation : nullptr,
-                                 context_.activations)
+                                 context_.activations, context_.deterministic)
                            : quant::kF32Input});
     }
     return out;

@@ -76,11 +76,13 @@ QuantizationSource QuantizationRegistry::stated_source(const Json& model_config,
             throw Error(ErrorCode::kBadContent, "quantization_config is not an object")
                 .file(config_file)
                 .found(describe_json(*q));
-        std::string method = get_string(*q, "quant_method", config_file);
+        const auto claims = claimer(formats_, *q);
+        const bool claimed = claims != formats_.end();
+        std::string method = claimed ? get_string_or(*q, "quant_method", claims->name, config_file)
+                                     : get_string(*q, "quant_method", config_file);
         QuantizationSource s{method, method, *q, config_file};
         const QuantizationFormat* format = find(method);
-        if (const auto it = claimer(formats_, *q); it != formats_.end())
-            format = &*it, s.method = it->name;
+        if (claimed) format = &*claims, s.method = claims->name;
         if (!format || !format->complete) return s;
         for (const std::string& name : format->config_files)
             if (const auto beside = read(name))

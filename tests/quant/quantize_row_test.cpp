@@ -38,6 +38,9 @@ std::map<std::string, ActivationRule> all_rules() {
           .top = 127.5f,
           .least = std::numeric_limits<float>::epsilon(),
           .reciprocal = true}},
+        {"int8 token times", {.code = int8, .scale_rule = ScaleRule::kAmaxTimes, .top = 127}},
+        {"int8 token outliers",
+         {.code = int8, .scale_rule = ScaleRule::kAmaxTimes, .top = 127, .outlier = 1.5f}},
         {"int8 token asym", {.code = int8, .scale_rule = ScaleRule::kMinMax}},
         {"fp8 static", {.code = fp8, .scale_rule = ScaleRule::kStatic, .scale = 0.0178f}},
         {"fp8 token", {.code = fp8, .scale_rule = ScaleRule::kAbsMax, .top = 448}},
@@ -86,7 +89,7 @@ class QuantizeRow : public testing::TestWithParam<Isa> {
                     << want[c] << ", in " << cuts.size() - 1 << " slices";
             if (!takes_int8_row(rule)) continue;
             for (size_t c = 0; c < x.size(); ++c)
-                ASSERT_TRUE(same_number(got.int8[c], want[c]))
+                ASSERT_TRUE(same_int8(rule, got.int8[c], want[c]))
                     << what << ": int8 of x[" << c << "] = " << x[c] << " is " << got.int8[c]
                     << ", not " << want[c];
         }

@@ -49,8 +49,35 @@ inline float reference_power_of_two(const ActivationRule& rule, float amax) {
     return static_cast<float>(std::ldexp(1.0, std::max(e, 0) - 127));
 }
 
+/// ScaleRule::kAmaxTimes. `outliers`: whether each column stays as it is.
+inline std::vector<float> reference_amax_times(const ActivationRule& rule, const float* x,
+                                               int64_t n, const std::vector<bool>& outliers) {
+    float amax = 0;
+    for (int64_t i = 0; i < n; ++i)
+        if (!(rule.outlier > 0) || std::fabs(x[i]) < rule.outlier)
+            amax = std::max(amax, std::fabs(x[i]));
+    const float times = rule.top / amax, last = 1 / rule.top;
+    std::vector<float> y(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) {
+        const float code = std::clamp(std::nearbyint(x[i] * times), -128.0f, 127.0f);
+        if (std::isfinite(times)) y[i] = (code * amax) * last;
+        if (outliers[static_cast<size_t>(i)]) y[i] = x[i];
+    }
+    return y;
+}
+
+/// The outliers that a row has itself.
+inline std::vector<bool> own_outliers(const ActivationRule& rule, const float* x, int64_t n) {
+    std::vector<bool> outliers(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i)
+        outliers[static_cast<size_t>(i)] = rule.outlier > 0 && std::fabs(x[i]) >= rule.outlier;
+    return outliers;
+}
+
 /// A row, or group, of finite numbers.
 inline std::vector<float> reference_group(const ActivationRule& rule, const float* x, int64_t n) {
+    if (rule.scale_rule == ScaleRule::kAmaxTimes)
+        return reference_amax_times(rule, x, n, own_outliers(rule, x, n));
     static const std::vector<double> e4m3 = magnitudes(4, 3), e2m1 = magnitudes(2, 1);
     const float lo = *std::min_element(x, x + n), hi = *std::max_element(x, x + n);
     const float amax = std::max(std::fabs(lo), std::fabs(hi));

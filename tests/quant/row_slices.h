@@ -32,7 +32,14 @@ class GuardedFloats {
 };
 
 inline bool takes_int8_row(const ActivationRule& rule) {
-    return rule.code == ActivationCode::kInt8 && rule.scale_rule != ScaleRule::kBlocks;
+    return rule.code == ActivationCode::kInt8 && rule.scale_rule != ScaleRule::kBlocks &&
+           !(rule.outlier > 0);
+}
+
+/// == with all NaNs alike; the last bit is free where the int8 form has one scale for two products.
+inline bool same_int8(const ActivationRule& rule, float a, float b) {
+    if (a == b || (std::isnan(a) && std::isnan(b))) return true;
+    return rule.scale_rule == ScaleRule::kAmaxTimes && std::fabs(a - b) <= std::fabs(b) * 0x1p-22f;
 }
 
 /// Where slices begin, and the end: whole; shares of 2, 3, 5, 8 ranks in granules of 32 columns;
