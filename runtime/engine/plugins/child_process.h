@@ -8,11 +8,13 @@ namespace conclave::engine {
 struct ChildResult {
     bool finished = false;  ///< `work` returned or threw
     int signal = 0;         ///< that ended it; 0: none
+    int exit_code = 0;      ///< where it ended itself before `work` had returned
     bool timed_out = false;
+    double seconds = 0;  ///< that it was given
     std::string output;  ///< what `work` returned
     std::string error;   ///< what() of what it threw; empty: it returned
-    /// "ended with signal 4 (Illegal instruction)", "did not end within 10 s"; empty where
-    /// finished.
+    /// "ended with signal 4 (Illegal instruction)", "did not end within 10 s", "called exit(3)";
+    /// empty where finished.
     std::string fate() const;
 };
 

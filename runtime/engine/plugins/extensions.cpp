@@ -17,4 +17,20 @@ std::string Extensions::plugin_list() const {
     return list.empty() ? "none" : list;
 }
 
+void expect_same_plugins(comm::Communicator& comm, const Extensions& extensions) {
+    const std::string mine = extensions.plugin_list();
+    uint64_t bytes = mine.size();
+    comm.broadcast(&bytes, sizeof bytes, 0);
+    std::string first = mine;
+    first.resize(bytes);
+    comm.broadcast(first.data(), bytes, 0);
+    comm::together(comm, [&] {
+        if (mine != first)
+            throw Error(ErrorCode::kUsage, "ranks have loaded different plugins")
+                .rank(comm.rank())
+                .expected(first + " (rank 0)")
+                .found(mine);
+    });
+}
+
 }  // namespace conclave::engine

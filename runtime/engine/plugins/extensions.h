@@ -7,6 +7,7 @@
 
 #include "quant/kernel.h"
 #include "quant/quantization_config.h"
+#include "runtime/comm/communicator.h"
 #include "runtime/engine/types.h"
 #include "sharding/checkpoint/reader.h"
 #include "sharding/shard_indexer.h"
@@ -20,6 +21,7 @@ struct Extensions {
     sharding::IndexerRegistry indexers = {};
     sharding::CheckpointReaders readers = sharding::CheckpointReaders::built_in();
     std::vector<std::string> plugins = {};  ///< "bitsandbytes 1.0", in order of their names
+    std::vector<PluginReport> loaded = {};  ///< the same, in order of loading, and what each added
 
     static const Extensions& built_in();
     /// options.extensions, or what is built in.
@@ -28,5 +30,8 @@ struct Extensions {
     /// "bitsandbytes 1.0, my-format 2.1", or "none": must be the same on all ranks.
     std::string plugin_list() const;
 };
+
+/// Collective: every rank must have loaded the plugins that rank 0 has. Throws kUsage.
+void expect_same_plugins(comm::Communicator& comm, const Extensions& extensions);
 
 }  // namespace conclave::engine
