@@ -4,10 +4,8 @@ through the command. PART is the name of one class below, in lower case."""
 import hashlib
 import json
 import os
-import re
-import struct
-import subprocess
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(sys.argv[2], "tests", "launch"))
@@ -43,7 +41,6 @@ def write(*arguments):
 class Codebook(Case):
     @classmethod
     def setUpClass(cls):
-        import tempfile
         use("codebook")
         cls.kept = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.kept.cleanup)
@@ -104,7 +101,7 @@ class Codebook(Case):
                                    "--deterministic", "--local-ranks", ranks)
             found.add(json.loads(out)["perplexity"])
         self.assertEqual(len(found), 1)
-        self.assertLess(abs(found.pop() / plain - 1), 0.05)
+        self.assertLess(abs(found.pop() / plain - 1), 0.02)
 
     def test_conforms(self):
         plugin = os.path.join(PLUGINS["codebook"], "codebook.so")
@@ -247,7 +244,7 @@ class Reader(Case):
             out, _ = self.succeeds("verify", str(box), "--reference", reference, "--activations", "f32", *more)
             self.assertTrue(out.endswith("pass\n"), out)
         out, _ = self.succeeds("inspect", str(box), "--json")
-        self.assertEqual([name for name, _ in figures_of(out)], ["even.bin", "odd.bin"])
+        self.assertEqual([f["name"] for f in json.loads(out)["files"]], ["even.bin", "odd.bin"])
 
     def test_others_are_read_as_before(self):
         plain = fixture("qwen3moe-odd")
@@ -292,11 +289,6 @@ class Reader(Case):
             line = self.fails(70, ["tbox-untrue", "tensor"], *command, str(self.box(command[0])), "--load-format",
                               "tbox-untrue")
             self.assertRegex(line, r"bytes \[\d+, \+\d+\) of a file of \d+")
-
-
-def figures_of(inspected):
-    """(name, bytes) of the files that inspect --json names."""
-    return [(f["name"], f["bytes"]) for f in json.loads(inspected)["files"]]
 
 
 class Kernel(Case):
