@@ -126,11 +126,16 @@ StoredMatrix Config::describe_4bit(const MatrixSource& source, const TensorLooku
     const auto absmax_header = tensors.header(absmax);
     const bool nested = absmax_header && absmax_header->dtype == "U8";
     QuantState s;
+    // The type tells what the state has to say; the shape is known after that.
+    host_.expect_tensor(tensors, absmax,
+                        absmax_header ? absmax_header->shape
+                                      : std::vector<int64_t>{ceil_div(elements, s.blocksize)},
+                        nested ? "U8" : "F32");
     if (tensors.values()) {
         const auto text = tensors.read(state, kMostStateBytes);
         s = parse_quant_state(host_, {reinterpret_cast<const char*>(text.data()), text.size()},
                               {state, kind, shape_of(source), nested});
-    } else if (absmax_header) {
+    } else {
         s.blocksize = guess_blocksize(absmax, *absmax_header, elements);
     }
     const int64_t blocks = ceil_div(elements, s.blocksize);
