@@ -170,6 +170,17 @@ The files are the same bytes at any number of ranks.
   mpirun -n 4 conclave dequantize MODEL --out /shared/plain
 )";
 
+const char* const kPluginsHelpFooter =
+    R"(A plugin is a shared object (*.so) that adds quantization formats, shard indexers, kernels or
+checkpoint readers. Every command that opens a model loads those of these directories, in order:
+CONCLAVE_PLUGIN_PATH's (several: with colons between), plugins beside the program (of a build), and
+../lib/conclave/plugins seen from there (installed). Each is tried in a process of its own first; one
+that cannot be had is refused with a warning, and all goes on without it. All ranks must find the
+same plugins.
+
+runtime/sdk/README.md says how to write one.
+)";
+
 const char* const kBenchHelpFooter =
     R"(Each test runs once to warm up, then -r times; t/s is the mean with the standard deviation.
 pp N is a prompt of N random tokens, tg N generates N tokens greedily for each of --batch-sizes

@@ -17,5 +17,6 @@ extern const char* const kVerifyHelpFooter;
 extern const char* const kPerplexityHelpFooter;
 extern const char* const kBenchHelpFooter;
 extern const char* const kDequantizeHelpFooter;
+extern const char* const kPluginsHelpFooter;
 
 }  // namespace conclave::launch

@@ -2,6 +2,7 @@
 // that embeds the engine would be.
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/commands/commands.h"
@@ -12,7 +13,27 @@
 namespace conclave::launch {
 namespace {
 
-int execute(const Invocation& invocation, const Comm& comm) {
+/// Plugins are tried in child processes, which must have ended before MPI starts: a process forks
+/// only then. What is wrong with the arguments is said later, by rank 0 alone.
+Plugins find_plugins(const std::vector<std::string>& arguments) {
+    try {
+        if (uses_plugins(parse(arguments).command)) return load_plugins(default_plugin_path());
+    } catch (const Error&) {
+    }
+    return {};
+}
+
+void warn_of_refusals(const Invocation& invocation, const Plugins& plugins) {
+    Console console(invocation.verbose);
+    for (const PluginReport& p : plugins.found)
+        if (!p.refusal.empty())
+            console.log(0, LogLevel::kWarning, "plugin " + p.file + " refused: " + p.refusal);
+}
+
+int execute(Invocation invocation, const Plugins& plugins, const Comm& comm) {
+    invocation.engine.extensions = plugins.extensions;
+    if (comm.rank() == 0 && invocation.command != Command::kPlugins)
+        warn_of_refusals(invocation, plugins);
     if (invocation.command == Command::kRun) return run(invocation, comm);
     if (invocation.command == Command::kVerify) return verify(invocation, comm);
     if (invocation.command == Command::kPerplexity) return perplexity(invocation, comm);
@@ -21,11 +42,12 @@ int execute(const Invocation& invocation, const Comm& comm) {
     if (comm.rank() != 0) return 0;  // the rest needs no ranks
     if (invocation.command == Command::kInspect) return inspect(invocation);
     if (invocation.command == Command::kPlan) return plan(invocation);
+    if (invocation.command == Command::kPlugins) return launch::plugins(invocation, plugins.found);
     print(invocation.text);
     return 0;
 }
 
-int rank_main(const std::vector<std::string>& arguments, const Comm& comm) {
+int rank_main(const std::vector<std::string>& arguments, const Plugins& plugins, const Comm& comm) {
     Invocation invocation;
     together(comm, [&] {
         invocation = parse(arguments);
@@ -33,17 +55,18 @@ int rank_main(const std::vector<std::string>& arguments, const Comm& comm) {
             throw Error(ErrorCode::kUsage,
                         "--local-ranks runs ranks without MPI: start conclave without mpirun");
     });
-    return execute(invocation, comm);
+    return execute(std::move(invocation), plugins, comm);
 }
 
 int start(int argc, char** argv) {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
+    const Plugins plugins = find_plugins(arguments);
     if (under_launcher())
         return run_mpi_ranks(&argc, &argv,
-                             [&](const Comm& comm) { return rank_main(arguments, comm); });
+                             [&](const Comm& comm) { return rank_main(arguments, plugins, comm); });
     const Invocation invocation = parse(arguments);
     return run_local_ranks(invocation.local_ranks > 0 ? invocation.local_ranks : 1,
-                           [&](const Comm& comm) { return execute(invocation, comm); });
+                           [&](const Comm& comm) { return execute(invocation, plugins, comm); });
 }
 
 }  // namespace

@@ -96,10 +96,9 @@ void add_engine(CLI::App& app, EngineOptions& to) {
         ->group(group)
         ->default_str("auto");
     app.add_option("--load-format", to.load_format,
-                   "auto (what the files are), or dummy: random weights of config.json's shape, so "
-                   "that sizes can be measured without files")
+                   "auto (what the files are), safetensors, a plugin's reader, or dummy: random "
+                   "weights of config.json's shape, so that sizes can be measured without files")
         ->envname("CONCLAVE_LOAD_FORMAT")
-        ->check(one_of({"auto", "safetensors", "dummy"}))
         ->type_name("FORMAT")
         ->group(group)
         ->default_str("auto");
@@ -434,6 +433,7 @@ class CommandLine {
             to_.text = version_text() + "\n";
             return;
         }
+        if (to_.command == Command::kPlugins) return;
         if (to_.engine.model.empty())
             throw Error(ErrorCode::kUsage,
                         "no model: give the checkpoint's directory, as in "
@@ -474,12 +474,18 @@ class CommandLine {
          "bench MODEL [options]", kBenchHelpFooter},
         {"dequantize", Command::kDequantize, "Write a model as a plain checkpoint",
          "dequantize MODEL --out DIR [options]", kDequantizeHelpFooter},
+        {"plugins", Command::kPlugins, "List plugins: where they are, what they add",
+         "plugins [--json]", kPluginsHelpFooter},
         {"version", Command::kText, "Print the version", "version", ""},
     };
 
     static std::string version_text() { return std::string("conclave ") + conclave::version(); }
 
     void add_options(CLI::App& command) {
+        if (to_.command == Command::kPlugins) {
+            command.add_flag("--json", to_.json, "Print one JSON object");
+            return;
+        }
         add_model(command, to_);
         const char* context_default = "what the model allows";
         if (to_.command == Command::kBench) add_bench(command, to_.bench);
@@ -557,6 +563,22 @@ std::pair<int32_t, double> parse_bias(const std::string& text) {
         "--logit-bias: wants a token id and what to add, from -100 to 100, such as 15043-1, "
         "not " +
             text);
+}
+
+bool uses_plugins(Command command) {
+    switch (command) {
+        case Command::kRun:
+        case Command::kInspect:
+        case Command::kPlan:
+        case Command::kVerify:
+        case Command::kPerplexity:
+        case Command::kBench:
+        case Command::kDequantize:
+        case Command::kPlugins:
+            return true;
+        default:
+            return false;
+    }
 }
 
 Invocation parse(std::vector<std::string> arguments) {

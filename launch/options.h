@@ -10,7 +10,17 @@
 
 namespace conclave::launch {
 
-enum class Command { kText, kRun, kInspect, kPlan, kVerify, kPerplexity, kBench, kDequantize };
+enum class Command {
+    kText,
+    kRun,
+    kInspect,
+    kPlan,
+    kVerify,
+    kPerplexity,
+    kBench,
+    kDequantize,
+    kPlugins
+};
 
 struct RunOptions {
     std::string prompt, file;  ///< one of prompt, file and prompt_ids is given
@@ -49,6 +59,9 @@ struct Invocation {
 
 /// `arguments` without the program's name. Throws Error(kUsage) that says what to do.
 Invocation parse(std::vector<std::string> arguments);
+
+/// Whether the command opens a model, or lists plugins.
+bool uses_plugins(Command command);
 
 /// "1,2,3" -> {1, 2, 3}. Throws Error(kUsage).
 std::vector<int32_t> parse_ids(const std::string& text);

@@ -1,5 +1,5 @@
-// The commands. run, verify and perplexity are called on every rank, inspect and plan on one. Each
-// returns the exit code of its rank, or throws Error.
+// The commands. run, verify and perplexity are called on every rank, inspect, plan and plugins on
+// one. Each returns the exit code of its rank, or throws Error.
 #pragma once
 #include "launch/options.h"
 #include "runtime/api/conclave.hpp"
@@ -13,5 +13,6 @@ int bench(const Invocation& invocation, const Comm& comm);
 int dequantize(const Invocation& invocation, const Comm& comm);
 int inspect(const Invocation& invocation);
 int plan(const Invocation& invocation);
+int plugins(const Invocation& invocation, const std::vector<PluginReport>& found);
 
 }  // namespace conclave::launch

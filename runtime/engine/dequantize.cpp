@@ -145,6 +145,8 @@ DequantizeReport dequantize(const EngineOptions& options, const DequantizeOption
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     };
     comm.set_phase("opening the model");
+    const Extensions& extensions = Extensions::of(options);
+    expect_same_plugins(comm, extensions);
     ModelSetup model;
     comm::together(comm, [&] {
         if (to.dtype != "f32" && to.dtype != "bf16")
@@ -157,7 +159,6 @@ DequantizeReport dequantize(const EngineOptions& options, const DequantizeOption
     });
     const bool bf16 = to.dtype == "bf16";
     const RankSetup setup = set_up_rank(comm, options);
-    const Extensions& extensions = Extensions::of(options);
     std::unique_ptr<exec::Arenas> executor;
     std::unique_ptr<sharding::WeightStore> memory;  // reserved, never mapped
     std::unique_ptr<sharding::WeightBuilder> builder;

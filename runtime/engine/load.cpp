@@ -86,6 +86,8 @@ void Engine::load(const EngineOptions& options) {
     comm::Communicator& comm = *comm_;
     const bool chatty = comm.rank() == 0;
     comm.set_phase("opening the model");
+    const Extensions& extensions = Extensions::of(options);
+    expect_same_plugins(comm, extensions);
 
     ModelSetup model;
     comm::together(comm, [&] {
@@ -102,7 +104,6 @@ void Engine::load(const EngineOptions& options) {
     const RankSetup setup = set_up_rank(comm, options);
     cpu_ = setup.cpu;
     if (!setup.advice.empty()) log_.warning("rank {}: {}", comm.rank(), setup.advice);
-    const Extensions& extensions = Extensions::of(options);
     std::unique_ptr<sharding::WeightBuilder> builder;
     std::vector<sharding::IgnoredTensors> ignored;
     comm::together(comm, [&] {
