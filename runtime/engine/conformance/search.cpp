@@ -23,6 +23,8 @@ Verdict caught(const std::function<Verdict()>& check, bool* skipped) {
     } catch (const Skip&) {
         *skipped = true;
         return std::nullopt;
+    } catch (const Found& f) {
+        return f.what;
     } catch (const std::exception& e) {
         return std::string("threw \"") + e.what() + "\"";
     } catch (...) {
@@ -53,7 +55,7 @@ Verdict attempt(const Trial& trial, int64_t index, const std::string& text,
         trial.leave();
         return v;
     }
-    constexpr double kSeconds = 5;
+    constexpr double kSeconds = 2;
     const ChildResult child = run_in_child(
         [&] {
             bool none = false;

@@ -1,5 +1,7 @@
 // Looks for the smallest case in which a law does not hold.
 #pragma once
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -20,7 +22,8 @@ struct CaseRecord {
 /// How far to look, and where to note it.
 struct Trial {
     uint64_t seed = 1;
-    int64_t first = 0, cases = 100;  ///< cases [first, cases), from small to large
+    int64_t cases = 100;                  ///< from small to large
+    int64_t first = 0, last = INT64_MAX;  ///< of these, cases [first, last) only
     CaseRecord* record = nullptr;
     /// > 0: a case that takes more of the CPU ends this process (SIGPROF); only for processes that
     /// were made for the trial.
@@ -34,6 +37,10 @@ struct Trial {
 
 /// Thrown by make and check for a case that says nothing about the law.
 struct Skip {};
+/// Thrown by what checks call, where that alone breaks the law.
+struct Found {
+    std::string what;
+};
 
 struct Outcome {
     int64_t tried = 0;
@@ -62,14 +69,17 @@ struct Search {
 template <class Case>
 Outcome search(const Search<Case>& s, const Trial& trial) {
     Outcome out;
-    for (int64_t i = trial.first; i < trial.cases; ++i) {
+    for (int64_t i = trial.first; i < std::min(trial.cases, trial.last); ++i) {
         Case smallest;
-        try {
-            smallest = s.make(i);
-        } catch (const Skip&) {
-            continue;
-        }
         bool skipped = false;
+        const std::string making = "making case " + std::to_string(i);
+        const auto make = [&] { return smallest = s.make(i), Verdict(); };
+        if (const Verdict v = attempt(trial, i, making, make, &skipped)) {
+            out.broken = Broken{s.law, making + ": " + *v};
+            return out;
+        }
+        if (skipped) continue;
+        if (trial.guarded) smallest = s.make(i);  // what was made above was made elsewhere
         const auto fails = [&](const Case& c) {
             return attempt(
                 trial, i, s.text(c), [&] { return s.check(c); }, &skipped);
@@ -77,12 +87,13 @@ Outcome search(const Search<Case>& s, const Trial& trial) {
         Verdict verdict = fails(smallest);
         if (!skipped) ++out.tried;
         if (!verdict) continue;
-        // A process per attempt is slow, and so is what never ends.
-        int left = trial.guarded ? 40 : 2000;
+        // What never ends takes long to shrink.
+        const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(12);
+        int left = 2000;
         for (bool again = true; again && left > 0;) {
             again = false;
             for (const Case& c : s.simpler(smallest)) {
-                if (left-- <= 0) break;
+                if (left-- <= 0 || std::chrono::steady_clock::now() > until) break;
                 const Verdict v = fails(c);
                 if (!v) continue;
                 smallest = c, verdict = v, again = true;
