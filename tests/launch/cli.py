@@ -13,6 +13,7 @@ import checkpoint
 from bench_cases import Bench
 from command import CONCLAVE, SOURCE, Case, error_lines, run, shakespeare, text
 from perplexity_cases import Perplexity
+from plugins_cases import Plugins
 from quantized_cases import Quantized
 
 TENSOR = "model.layers.1.mlp.experts.3.up_proj.weight"
@@ -513,7 +514,7 @@ class MpiLayouts(Layouts):
 
 
 PARTS = {c.__name__.lower(): c for c in (
-    Usage, Run, Verify, Perplexity, Bench, Quantized, Inspect, Files, Mpi, Layouts, MpiLayouts)}
+    Usage, Run, Verify, Perplexity, Bench, Quantized, Plugins, Inspect, Files, Mpi, Layouts, MpiLayouts)}
 
 
 def main():
