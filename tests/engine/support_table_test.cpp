@@ -1,6 +1,7 @@
 // The table of README.md that says which formats are served on which CPUs is made here, from the
-// registries: each cell is a layer for which weights were created, or the reason why not.
-// CONCLAVE_UPDATE_README=1 writes the table into README.md.
+// registries, those of the plugins that come with Conclave too: each cell is a layer for which
+// weights were created, or the reason why not. CONCLAVE_UPDATE_README=1 writes the table into
+// README.md.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include "moe/kernel_moe_method.h"
 #include "quant/quantization_config.h"
 #include "runtime/base/error.h"
+#include "runtime/engine/plugins/loader.h"
 #include "sharding/kernel_linear_method.h"
 
 namespace conclave {
@@ -47,12 +49,24 @@ quant::LinearDescriptor layer(const Encoding& e, int parts) {
     return d;
 }
 
+/// With the plugins that come with Conclave.
+const engine::Extensions& extensions() {
+    static const engine::Extensions all = [] {
+        engine::Extensions e;
+        for (const PluginReport& p :
+             engine::load_plugins({std::string(CONCLAVE_BINARY_DIR) + "/plugins"}, e))
+            EXPECT_EQ(p.refusal, "") << p.file;
+        return e;
+    }();
+    return all;
+}
+
 /// Name of the kernel that serves the encoding in a dense layer and in experts; empty: none.
 struct Served {
     std::string dense, experts;
 };
 Served serve(const Encoding& e, CpuFeatures features) {
-    const quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
+    const quant::KernelRegistry& kernels = extensions().kernels;
     Nowhere memory;
     Served s;
     try {
@@ -95,7 +109,8 @@ std::string table() {
     std::string out =
         "| format (`quant_method`) | weights | dense | experts | AVX2 | AVX-512 |\n"
         "|---|---|---|---|---|---|\n";
-    const auto registry = quant::QuantizationRegistry::built_in();
+    const auto& registry = extensions().formats;
+    const auto built_in = quant::QuantizationRegistry::built_in();
     for (const std::string& name : registry.names()) {
         std::map<quant::CodeType, std::vector<Encoding>> by_code;
         for (const Encoding& e : registry.find(name)->encodings) by_code[e.code].push_back(e);
@@ -111,8 +126,9 @@ std::string table() {
                 const bool two = !(experts ? b.experts : b.dense).empty();
                 return one && two ? "yes" : one || two ? "partly" : "no";
             };
-            out += "| " + name + " | " + describe(encodings) + " | " + yes(narrow, wide, false) +
-                   " | " + yes(narrow, wide, true) + " | " +
+            out += "| " + name + (built_in.find(name) ? "" : " (plugin)") + " | " +
+                   describe(encodings) + " | " + yes(narrow, wide, false) + " | " +
+                   yes(narrow, wide, true) + " | " +
                    (narrow.dense.empty() ? "no" : "`" + narrow.dense + "`") + " | " +
                    (wide.dense.empty() ? "no" : "`" + wide.dense + "`") + " |\n";
         }
