@@ -2,6 +2,7 @@
 """install.py CONCLAVE SOURCE_DIR BUILD_DIR CMAKE CXX LAUNCHER: what is installed is enough to build
 plugins with. They are copied out of the tree, configured with nothing but the prefix, and used by
 the installed command."""
+import glob
 import hashlib
 import json
 import os
@@ -30,15 +31,10 @@ def inside(path, folder):
 
 
 def bitsandbytes_models():
-    """Those of the fixtures, and those of the zoo where there is one."""
-    for folder in (os.path.join(SOURCE, "tests", "fixtures", "quantized"),
-                   os.path.join(SOURCE, "..", "shared", "zoo", "quantized")):
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-            path = os.path.join(folder, name, "config.json")
-            if "bnb" in name and os.path.exists(path):
-                with open(path) as f:
-                    if json.load(f).get("quantization_config", {}).get("quant_method") == "bitsandbytes":
-                        yield os.path.dirname(path)
+    for path in sorted(glob.glob(os.path.join(SOURCE, "tests", "fixtures", "**", "config.json"), recursive=True)):
+        with open(path) as f:
+            if json.load(f).get("quantization_config", {}).get("quant_method") == "bitsandbytes":
+                yield os.path.dirname(path)
 
 
 class Install(unittest.TestCase):
@@ -65,7 +61,8 @@ class Install(unittest.TestCase):
         if LAUNCHER:
             flags.append(f"-DCMAKE_CXX_COMPILER_LAUNCHER={LAUNCHER}")
         run(CMAKE, "-S", copy, "-B", build, "-G", "Ninja", *flags)
-        run(CMAKE, "--build", build)
+        # Paths in the scratch folder differ from run to run: what is compiled does not.
+        run(CMAKE, "--build", build, env={"CCACHE_BASEDIR": cls.scratch.name, "CCACHE_NOHASHDIR": "1"})
         run(CMAKE, "--install", build)
 
     def file(self, name):

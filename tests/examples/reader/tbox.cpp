@@ -160,6 +160,7 @@ class TextBox final : public Checkpoint {
         t.name = name;
         t.type = known->type;
         t.bytes = known->bytes;
+        if (shape.back() == 'x') fail("a shape", line);
         std::istringstream axes(shape == "-" ? "" : shape);
         for (std::string axis; std::getline(axes, axis, 'x');) {
             const uint64_t extent = number(axis, uint64_t{1} << 40, line);
