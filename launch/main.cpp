@@ -42,6 +42,7 @@ int execute(Invocation invocation, const Plugins& plugins, const Comm& comm) {
     if (comm.rank() != 0) return 0;  // the rest needs no ranks
     if (invocation.command == Command::kInspect) return inspect(invocation);
     if (invocation.command == Command::kPlan) return plan(invocation);
+    if (invocation.command == Command::kConform) return conform(invocation);
     if (invocation.command == Command::kPlugins) return launch::plugins(invocation, plugins.found);
     print(invocation.text);
     return 0;
@@ -54,6 +55,8 @@ int rank_main(const std::vector<std::string>& arguments, const Plugins& plugins,
         if (invocation.local_ranks > 0)
             throw Error(ErrorCode::kUsage,
                         "--local-ranks runs ranks without MPI: start conclave without mpirun");
+        if (invocation.command == Command::kConform)
+            throw Error(ErrorCode::kUsage, "conform needs no ranks: start it without mpirun");
     });
     return execute(std::move(invocation), plugins, comm);
 }

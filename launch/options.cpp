@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "launch/conform_options.h"
 #include "launch/help.h"
 
 namespace conclave::launch {
@@ -433,7 +434,7 @@ class CommandLine {
             to_.text = version_text() + "\n";
             return;
         }
-        if (to_.command == Command::kPlugins) return;
+        if (to_.command == Command::kPlugins || to_.command == Command::kConform) return;
         if (to_.engine.model.empty())
             throw Error(ErrorCode::kUsage,
                         "no model: give the checkpoint's directory, as in "
@@ -476,12 +477,15 @@ class CommandLine {
          "dequantize MODEL --out DIR [options]", kDequantizeHelpFooter},
         {"plugins", Command::kPlugins, "List plugins: where they are, what they add",
          "plugins [--json]", kPluginsHelpFooter},
+        {"conform", Command::kConform, "Check that a plugin keeps its promises",
+         "conform --plugin FILE [options]", kConformHelpFooter},
         {"version", Command::kText, "Print the version", "version", ""},
     };
 
     static std::string version_text() { return std::string("conclave ") + conclave::version(); }
 
     void add_options(CLI::App& command) {
+        if (to_.command == Command::kConform) return add_conform(command, to_);
         if (to_.command == Command::kPlugins) {
             command.add_flag("--json", to_.json, "Print one JSON object");
             return;
@@ -563,22 +567,6 @@ std::pair<int32_t, double> parse_bias(const std::string& text) {
         "--logit-bias: wants a token id and what to add, from -100 to 100, such as 15043-1, "
         "not " +
             text);
-}
-
-bool uses_plugins(Command command) {
-    switch (command) {
-        case Command::kRun:
-        case Command::kInspect:
-        case Command::kPlan:
-        case Command::kVerify:
-        case Command::kPerplexity:
-        case Command::kBench:
-        case Command::kDequantize:
-        case Command::kPlugins:
-            return true;
-        default:
-            return false;
-    }
 }
 
 Invocation parse(std::vector<std::string> arguments) {

@@ -7,6 +7,7 @@
 
 #include "launch/perplexity.h"
 #include "runtime/api/conclave.hpp"
+#include "runtime/api/conclave_conform.hpp"
 
 namespace conclave::launch {
 
@@ -19,7 +20,8 @@ enum class Command {
     kPerplexity,
     kBench,
     kDequantize,
-    kPlugins
+    kPlugins,
+    kConform
 };
 
 struct RunOptions {
@@ -55,13 +57,17 @@ struct Invocation {
     std::string text_file;  ///< perplexity
     Windows windows;
     DequantizeOptions dequantize;
+    ConformOptions conform;
+    bool conform_list = false;
 };
 
 /// `arguments` without the program's name. Throws Error(kUsage) that says what to do.
 Invocation parse(std::vector<std::string> arguments);
 
 /// Whether the command opens a model, or lists plugins.
-bool uses_plugins(Command command);
+constexpr bool uses_plugins(Command command) {
+    return command != Command::kText && command != Command::kConform;
+}
 
 /// "1,2,3" -> {1, 2, 3}. Throws Error(kUsage).
 std::vector<int32_t> parse_ids(const std::string& text);

@@ -13,6 +13,7 @@ int bench(const Invocation& invocation, const Comm& comm);
 int dequantize(const Invocation& invocation, const Comm& comm);
 int inspect(const Invocation& invocation);
 int plan(const Invocation& invocation);
+int conform(const Invocation& invocation);
 int plugins(const Invocation& invocation, const std::vector<PluginReport>& found);
 
 }  // namespace conclave::launch

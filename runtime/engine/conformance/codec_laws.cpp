@@ -37,6 +37,13 @@ Verdict written(const Staged& before, const Staged& after) {
     return std::nullopt;
 }
 
+/// Whether no other piece is of the same tensor.
+bool alone(const quant::StoredMatrix& m, size_t piece) {
+    return std::count_if(m.pieces.begin(), m.pieces.end(), [&](const quant::StoredPiece& p) {
+               return p.tensor == m.pieces[piece].tensor;
+           }) == 1;
+}
+
 Verdict needs(const Subject& s, const CodecCase& c) {
     const Interval all{0, s.source.k};
     for (size_t i = 0; i < s.matrix.pieces.size(); ++i) {
@@ -45,7 +52,9 @@ Verdict needs(const Subject& s, const CodecCase& c) {
         const auto within = [](Interval a, Interval b) {
             return a.empty() || (a.begin >= b.begin && a.end <= b.end);
         };
-        if (!within(part.rows, whole.rows) || !within(part.cols, whole.cols))
+        // Two pieces of one tensor may share it otherwise where more is decoded.
+        if (alone(s.matrix, i) &&
+            (!within(part.rows, whole.rows) || !within(part.cols, whole.cols)))
             return fmt::format(
                 "needs() asks for {} of piece {}, but only for {} where more, {}, is decoded",
                 rect_text(part), s.matrix.pieces[i].tensor, rect_text(whole),
