@@ -156,9 +156,9 @@ TEST(Loader, ReadsDirectoriesInOrderOfNames) {
     const testing::TempDir first, second;
     folder_of(first, {"good", "crashes"});
     folder_of(second, {"good", "kernel_avx2"});
-    const Plugins plugins =
-        load_plugins({second.path(), "/not/there", first.path(),
-                      second.path() + "/../" + fs::path(second.path()).filename().string()});
+    const Plugins plugins = conclave::load_plugins(
+        {second.path(), "/not/there", first.path(),
+         second.path() + "/../" + fs::path(second.path()).filename().string()});
     ASSERT_EQ(plugins.found.size(), 4u);
     EXPECT_EQ(plugins.found[0].name, "good");
     EXPECT_EQ(plugins.found[0].file, second.path() + "/good.so");
@@ -178,7 +178,7 @@ TEST(Loader, EnginesRunBesideWhatWasRefused) {
     const std::vector<int32_t> prompt = {3, 1, 4, 1, 5};
     std::vector<float> expected, found;
     testing::with_engine(2, options, [&](Engine& e) { expected = testing::score(e, prompt); });
-    const Plugins plugins = load_plugins({folder_of(
+    const Plugins plugins = conclave::load_plugins({folder_of(
         folder, {"throws_int", "crashes", "instruction", "beyond", "start", "undefined", "abi"})});
     ASSERT_EQ(plugins.found.size(), 7u);
     for (const PluginReport& p : plugins.found) EXPECT_NE(p.refusal, "") << p.file;
@@ -189,7 +189,7 @@ TEST(Loader, EnginesRunBesideWhatWasRefused) {
 
 TEST(Loader, RanksMustHaveTheSamePlugins) {
     const testing::TempDir folder, out;
-    const Plugins plugins = load_plugins({folder_of(folder, {"good"})});
+    const Plugins plugins = conclave::load_plugins({folder_of(folder, {"good"})});
     EngineOptions options;
     options.model = testing::fixture("qwen3moe-odd");
     options.threads = 1;

@@ -13,10 +13,6 @@ namespace {
 
 using namespace conclave;
 
-#ifndef NAME
-#define NAME "good"
-#endif
-
 class Config final : public quant::QuantizationConfig {
   public:
     explicit Config(const PluginHost& host) : host_(host) {}
