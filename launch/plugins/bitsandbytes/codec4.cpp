@@ -72,25 +72,24 @@ void Codec4::scales_of(std::span<const StagedRect> staged, int64_t row, int64_t 
     const StagedRect& absmax = staged[kAbsmax];
     const std::byte* from = absmax.row(row);
     const int64_t first = elements_to(absmax, row, 0);
-    const auto block_of = [&](int64_t i) {
-        return static_cast<size_t>((first + std::max(i * run, k.begin)) / block_);
-    };
-    if (!nested_) {
-        if (run == block_)  // a run is a block: neighbours
-            std::memcpy(out, from + block_of(runs.begin) * 4, static_cast<size_t>(runs.size()) * 4);
-        else
-            for (int64_t i = runs.begin; i < runs.end; ++i)
-                *out++ = read_f32(from + block_of(i) * 4);
+    if (!nested_ && run == (int64_t{1} << shift_)) {  // a run is a block: neighbours
+        std::memcpy(out, from + ((first + k.begin) >> shift_) * 4,
+                    static_cast<size_t>(runs.size()) * 4);
         return;
     }
-    const StagedRect& outer = staged[kNestedAbsmax];
-    const std::byte* outer_from = outer.row(row);
-    const int64_t outer_first = elements_to(outer, row, 0),
-                  outer_block = block_ * nested_->blocksize;
+    const auto column = [&](int64_t i) { return std::max(i * run, k.begin); };
+    if (!nested_) {
+        for (int64_t i = runs.begin; i < runs.end; ++i)
+            *out++ = read_f32(from + ((first + column(i)) >> shift_) * 4);
+        return;
+    }
+    const std::byte* outer = staged[kNestedAbsmax].row(row);
+    const int64_t outer_first = elements_to(staged[kNestedAbsmax], row, 0);
+    const int outer_shift = shift_ + nested_->shift;
     for (int64_t i = runs.begin; i < runs.end; ++i) {
-        const int64_t at = (outer_first + std::max(i * run, k.begin)) / outer_block;
-        const float level = nested_->map[static_cast<size_t>(from[block_of(i)])];
-        const float product = level * read_f32(outer_from + at * 4);
+        const int64_t c = column(i);
+        const float level = nested_->map[static_cast<size_t>(from[(first + c) >> shift_])];
+        const float product = level * read_f32(outer + ((outer_first + c) >> outer_shift) * 4);
         *out++ = product + nested_->offset;
     }
 }

@@ -10,7 +10,7 @@ namespace bitsandbytes {
 /// Double quantization: absmax = map[byte] * nested_absmax + offset, product and sum rounded.
 struct Nested {
     std::array<float, 256> map{};
-    int64_t blocksize = 256;  ///< bytes of absmax that share a nested_absmax
+    int shift = 8;  ///< 2^shift bytes of absmax share a nested_absmax
     float offset = 0;
 };
 
@@ -18,8 +18,8 @@ struct Nested {
 /// nested_absmax. Element i of the flattened tensor has nibble i, the high one of a byte first.
 class Codec4 final : public conclave::quant::Codec {
   public:
-    /// `blocksize`: a power of two.
-    Codec4(int64_t blocksize, std::optional<Nested> nested) : block_(blocksize), nested_(nested) {}
+    /// Blocks of 2^shift elements.
+    Codec4(int shift, std::optional<Nested> nested) : shift_(shift), nested_(nested) {}
 
     const char* name() const override { return "bitsandbytes 4 bit"; }
     conclave::quant::StoredRect needs(const conclave::quant::StoredMatrix& m, size_t piece,
@@ -34,11 +34,11 @@ class Codec4 final : public conclave::quant::Codec {
                                      std::byte* scratch) const override;
 
   private:
-    /// absmax of the blocks in which columns first, first + step, ... of a row begin.
+    /// Of row `row`: absmax of each run of `run` columns, or of what of it is among columns k.
     void scales_of(std::span<const conclave::quant::StagedRect> staged, int64_t row, int64_t run,
                    conclave::Interval k, float* out) const;
 
-    int64_t block_;
+    int shift_;
     std::optional<Nested> nested_;
 };
 

@@ -4,6 +4,7 @@
 #include <bitsandbytes/flat_indexer.h>
 #include <bitsandbytes/quant_state.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -152,7 +153,8 @@ StoredMatrix Config::describe_4bit(const MatrixSource& source, const TensorLooku
         if (tensors.values())
             host_.expect_tensor(tensors, outer, {ceil_div(blocks, s.nested_blocksize)}, "F32");
         inner.emplace();
-        inner->blocksize = s.nested_blocksize, inner->offset = s.nested_offset;
+        inner->shift = std::countr_zero(static_cast<uint64_t>(s.nested_blocksize));
+        inner->offset = s.nested_offset;
         if (tensors.values()) inner->map = read_table<256>(tensors, outer_map);
         m.companions.push_back(outer_map);
         if (tensors.values())
@@ -164,7 +166,8 @@ StoredMatrix Config::describe_4bit(const MatrixSource& source, const TensorLooku
     const auto levels = tensors.values() ? read_table<16>(tensors, map) : standard_levels(kind);
     const int64_t run = std::gcd(source.k, s.blocksize);
     m.encoding = encoding_4bit(host_.codebook(kind, levels), run == source.k ? 0 : run);
-    m.codec = std::make_shared<const Codec4>(s.blocksize, inner);
+    m.codec =
+        std::make_shared<const Codec4>(std::countr_zero(static_cast<uint64_t>(s.blocksize)), inner);
     return m;
 }
 
