@@ -21,6 +21,8 @@ FORBIDDEN = [
     (re.compile(r"(?<!\w)assert\s*\("), "ends the process"),
     (re.compile(r"__builtin_trap\b"), "ends the process"),
 ]
+# Ends child processes, which nothing else may.
+CHILDREN = "runtime/engine/plugins/child_process.cpp"
 # A function of ours may bear such a name: void abort(...), Comm::terminate(...).
 DECLARATION = re.compile(r"\b(?:void|bool|int|auto|virtual)\s+(?:\w+::)*$")
 
@@ -35,6 +37,8 @@ def main():
         for number, line in enumerate(code_only(read(root, path)).split("\n"), 1):
             for pattern, what in FORBIDDEN:
                 for match in pattern.finditer(line):
+                    if path == CHILDREN and match.group(0).startswith("_exit"):
+                        continue
                     if not DECLARATION.search(line[:match.start()]):
                         problems.append(f"{path}:{number}: {match.group(0).strip()}: {what}")
     return finish(problems, checked, "files")
