@@ -82,8 +82,8 @@ struct QuantizationFormat {
         from_config;
     /// What describe() may return, one of each kind of codes and zeros; for the support table.
     std::vector<Encoding> encodings = {};
-    /// Whether a config that names another method, or none, is this format's all the same. May be null; must
-    /// bear any JSON object.
+    /// Whether a config that names another method, or none, is this format's all the same. May be
+    /// null; must bear any JSON object.
     std::function<bool(const Json& config)> claims = nullptr;
     /// Adds to the config what one of config_files says besides; `config` may be empty. Null: such
     /// a file is read only where config.json says nothing, and is all of the config then.
