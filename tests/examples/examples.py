@@ -63,6 +63,10 @@ class Codebook(Case):
                      "model.layers.2.self_attn.k_norm.weight"):
             self.assertEqual(tensors[name], plain[name])
 
+    def test_the_example_is_short(self):
+        with open(os.path.join(EXAMPLE, "codebook.cpp")) as f:
+            self.assertLess(len(f.readlines()), 150)
+
     def test_inspect(self):
         figures = json.loads(self.succeeds("inspect", self.model, "--json")[0])
         self.assertEqual(figures["quantization"], "codebook16")
@@ -296,6 +300,15 @@ class Reader(Case):
                               "tbox-untrue")
             self.assertRegex(line, r"bytes \[\d+, \+\d+\) of a file of \d+")
 
+    def test_conform_tells_them_apart(self):
+        code, out, err = run([CONCLAVE, "conform", "--plugin", os.path.join(PLUGINS["tbox"], "tbox.so"),
+                              "--checkpoint", str(self.box())])
+        self.assertEqual(code, 1, err)
+        self.assertRegex(out, r"reader\.states +reader tbox: held")
+        self.assertRegex(out, r"reader\.reads +reader tbox: held")
+        self.assertRegex(out, r"reader\.states +reader tbox-untrue: BROKEN")
+        self.assertEqual(out.count("BROKEN"), 1, out)
+
 
 class Kernel(Case):
     def setUp(self):
@@ -320,6 +333,9 @@ class Kernel(Case):
             out, _ = self.succeeds("verify", shakespeare(), "--reference", reference, "--activations", "f32",
                                    "--local-ranks", ranks)
             self.assertTrue(out.endswith("pass\n"), out)
+
+    def test_conforms(self):
+        self.succeeds("conform", "--plugin", os.path.join(PLUGINS["kernel"], "plain_kernel.so"))
 
 
 PARTS = {c.__name__.lower(): c for c in (Codebook, Refusals, Reader, Kernel)}
