@@ -135,10 +135,12 @@ int64_t column(const Grouping& g, int64_t c) {
 
 }  // namespace
 
-std::string KernelCase::text() const {
-    return fmt::format("{} x {} weights, {} rows of input, columns [{}, {}) of the result, {}", n,
-                       k, rows, n0, n1,
-                       gap ? fmt::format("{} floats between its rows", gap) : "rows without gaps");
+std::string KernelCase::text(bool ranges) const {
+    std::string s = fmt::format("{} x {} weights, {} rows of input", n, k, rows);
+    if (!ranges) return s;
+    s += fmt::format(", columns [{}, {}) of the result", n0, n1);
+    if (gap) s += fmt::format(", {} floats between its rows", gap);
+    return s;
 }
 
 KernelMatrix::KernelMatrix(const Kernel& kernel, const KernelCase& c) : n_(c.n) {

@@ -18,7 +18,8 @@ struct KernelCase {
     int64_t gap = 0;         ///< floats between rows of the result
     uint64_t seed = 0;
 
-    std::string text() const;
+    /// `ranges`: with n0, n1 and gap.
+    std::string text(bool ranges) const;
 };
 
 /// Weights in model format that the kernel says it serves, with gaps between their rows.

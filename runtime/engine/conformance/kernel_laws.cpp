@@ -200,8 +200,9 @@ std::vector<KernelCase> simpler(const KernelCase& c) {
 
 const std::vector<KernelLaw>& kernel_laws() {
     static const std::vector<KernelLaw> laws = {
-        {"kernel.refusal", refusal}, {"kernel.bounds", bounds},         {"kernel.matches", matches},
-        {"kernel.ranges", ranges},   {"kernel.consistent", consistent}, {"kernel.pack", packing}};
+        {"kernel.refusal", refusal, false, false}, {"kernel.bounds", bounds, true, true},
+        {"kernel.pack", packing, false, false},    {"kernel.matches", matches, false, true},
+        {"kernel.ranges", ranges, true, true},     {"kernel.consistent", consistent, true, false}};
     return laws;
 }
 
@@ -217,12 +218,13 @@ Outcome search_kernel(const KernelLaw& law, const Kernel& kernel, const Trial& t
         c.n = random.in(1, upto(70)), c.k = random.in(1, upto(index % 8 == 7 ? 1100 : 300));
         c.rows = random.in(1, upto(index % 10 == 9 ? 40 : 17));
         const Interval columns = random_part(c.n, random);
-        c.n0 = columns.begin, c.n1 = columns.end, c.gap = random.in(0, 2);
+        c.n1 = c.n;
+        if (law.ranges) c.n0 = columns.begin, c.n1 = columns.end, c.gap = random.in(0, 2);
         c.seed = random.bits();
         return c;
     };
     s.check = [&](const KernelCase& c) { return law.check(kernel, c); };
-    s.text = [](const KernelCase& c) { return c.text(); };
+    s.text = [&](const KernelCase& c) { return c.text(law.ranges); };
     s.simpler = simpler;
     return search(s, trial);
 }

@@ -11,6 +11,8 @@ using KernelCheck = Verdict (*)(const quant::Kernel& kernel, const KernelCase& c
 struct KernelLaw {
     const char* name;
     KernelCheck check;
+    bool ranges;  ///< a range of columns is part of the case
+    bool blocks;  ///< those after it say nothing where it is broken
 };
 /// In the order in which they build on each other.
 const std::vector<KernelLaw>& kernel_laws();

@@ -2,6 +2,7 @@
 
 #include <sys/time.h>
 
+#include <csignal>
 #include <cstring>
 
 #include "runtime/base/error.h"
@@ -15,6 +16,13 @@ void limit_cpu(int seconds) {
     itimerval limit{};
     limit.it_value.tv_sec = seconds;
     setitimer(ITIMER_PROF, &limit, nullptr);
+}
+
+std::string hint(int signal) {
+    if (signal == SIGSEGV || signal == SIGBUS)
+        return ": what it is given ends at a page that must not be touched";
+    if (signal == SIGILL) return ": an instruction that this CPU lacks, or a trap";
+    return "";
 }
 
 Verdict caught(const std::function<Verdict()>& check, bool* skipped) {
@@ -63,7 +71,7 @@ Verdict attempt(const Trial& trial, int64_t index, const std::string& text,
             return none ? "s" : v ? "b" + *v : "h";
         },
         kSeconds);
-    if (!child.finished) return child.fate();
+    if (!child.finished) return child.fate() + hint(child.signal);
     if (!child.error.empty()) return child.error;
     *skipped = child.output == "s";
     if (child.output.empty() || child.output[0] != 'b') return std::nullopt;
