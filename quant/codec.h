@@ -143,8 +143,8 @@ class Codec {
     /// would read short pieces of every stored row.
     virtual int64_t rows_per_read(const StoredMatrix&) const { return 1; }
     virtual size_t scratch_bytes(const StoredMatrix& matrix, Interval n, Interval k) const = 0;
-    /// `staged[i]` holds at least what needs(i, n, k) asks for. The tile may point into it or into
-    /// scratch, which is 64-byte aligned.
+    /// `staged[i]` holds the columns that needs(i, n, k) asks for, and at least its rows. The tile
+    /// may point into it or into scratch, which is 64-byte aligned.
     virtual CodeTile decode(const StoredMatrix& matrix, Interval n, Interval k,
                             std::span<const StagedRect> staged, std::byte* scratch) const = 0;
 };

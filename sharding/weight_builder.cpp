@@ -176,11 +176,11 @@ WeightBuilder::Resolved WeightBuilder::resolve_linear(const std::vector<PartRequ
 }
 
 void WeightBuilder::record(const std::string& layer, const quant::LinearDescriptor& descriptor,
-                           std::vector<quant::KernelChoice> choices) {
+                           std::vector<quant::KernelChoice> choices, bool follows_policy) {
     for (size_t p = 0; p < choices.size(); ++p)
         kernels_.push_back({layer + (layer.empty() ? "" : ".") + descriptor.parts[p].name,
                             descriptor.parts[p].layout.encoding, descriptor.parts[p].rule,
-                            std::move(choices[p])});
+                            std::move(choices[p]), follows_policy});
 }
 
 std::shared_ptr<const quant::Grouping> WeightBuilder::grouping(const quant::StoredMatrix& matrix,
@@ -228,7 +228,7 @@ void WeightBuilder::make(const std::string& layer, const std::vector<PartRequest
     std::vector<quant::KernelChoice> choices;
     method->create_weights(*weights,
                            {context_.kernels, context_.cpu, context_.memory, layer, &choices});
-    record(layer, resolved.descriptor, std::move(choices));
+    record(layer, resolved.descriptor, std::move(choices), follow_policy);
     note_items(resolved, weights->parts);
 }
 

@@ -41,6 +41,7 @@ struct KernelRecord {
     quant::Encoding encoding;
     quant::ActivationRule rule;
     quant::KernelChoice choice;
+    bool follows_policy = true;  ///< its rule may be another under another --activations
 };
 
 /// Tensors that a model leaves unread, by pattern.
@@ -136,7 +137,7 @@ class WeightBuilder {
     quant::MatrixLayout layout_of(const quant::StoredMatrix& matrix, Interval cols);
     Resolved resolve_linear(const std::vector<PartRequest>& parts, bool follow_policy);
     void record(const std::string& layer, const quant::LinearDescriptor& descriptor,
-                std::vector<quant::KernelChoice> choices);
+                std::vector<quant::KernelChoice> choices, bool follows_policy = true);
     void note_items(const Resolved& resolved, const std::vector<quant::PackedMatrix>& packed);
     void make(const std::string& layer, const std::vector<PartRequest>& parts, bool follow_policy,
               std::unique_ptr<quant::LinearWeights>& weights,

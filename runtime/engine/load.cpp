@@ -34,19 +34,17 @@ std::string gib(uint64_t bytes) {
     return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (1 << 30));
 }
 
-/// The activation rules of a rank's matrices, the most used first: "int8, bf16". Routers, which are
-/// always f32, are not counted where there are others.
+/// The activation rules of a rank's matrices, the most used first: "int8, bf16"; without routers,
+/// which are always f32.
 std::string rules_in_use(const std::vector<sharding::KernelRecord>& kernels) {
-    const std::string f32 = quant::kF32Input.to_string();
     std::map<std::string, int64_t> uses;
-    for (const sharding::KernelRecord& k : kernels) ++uses[k.rule.to_string()];
-    if (uses.size() > 1) uses.erase(f32);
+    for (const sharding::KernelRecord& k : kernels)
+        if (k.follows_policy) ++uses[k.rule.to_string()];
     std::vector<std::pair<std::string, int64_t>> rules(uses.begin(), uses.end());
     std::stable_sort(rules.begin(), rules.end(),
                      [](const auto& a, const auto& b) { return a.second > b.second; });
     std::string text;
     for (const auto& [rule, count] : rules) text += (text.empty() ? "" : ", ") + rule;
-    if (text.empty()) text = f32;
     return text;
 }
 

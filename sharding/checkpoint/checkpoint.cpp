@@ -147,12 +147,6 @@ class EmptyCheckpoint final : public Checkpoint {
 
 }  // namespace
 
-std::string StoredTensor::describe() const {
-    std::string text = std::string(stored_type_name(type)) + " [";
-    for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-    return text + "]";
-}
-
 std::shared_ptr<const Checkpoint> Checkpoint::none() { return std::make_shared<EmptyCheckpoint>(); }
 
 uint64_t Checkpoint::fingerprint() const {

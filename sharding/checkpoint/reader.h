@@ -1,6 +1,7 @@
 // A checkpoint as its files state it: names, types, shapes and byte ranges of stored tensors, from
 // headers alone, and positioned reads. Model files are hostile input: every size is checked.
 #pragma once
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -38,8 +39,28 @@ enum class StoredType : uint8_t {
     kI64,
     kU64,
 };
-const char* stored_type_name(StoredType t);  ///< as the file spells it: "BF16"
-int stored_type_bits(StoredType t);
+struct StoredTypeInfo {
+    StoredType type;
+    const char* name;  ///< as safetensors files spell it: "BF16"
+    int bits;
+};
+/// In the order of StoredType.
+inline constexpr std::array<StoredTypeInfo, 20> kStoredTypes = {{
+    {StoredType::kBool, "BOOL", 8},      {StoredType::kF4, "F4", 4},
+    {StoredType::kF6E2M3, "F6_E2M3", 6}, {StoredType::kF6E3M2, "F6_E3M2", 6},
+    {StoredType::kU8, "U8", 8},          {StoredType::kI8, "I8", 8},
+    {StoredType::kF8E5M2, "F8_E5M2", 8}, {StoredType::kF8E4M3, "F8_E4M3", 8},
+    {StoredType::kF8E8M0, "F8_E8M0", 8}, {StoredType::kI16, "I16", 16},
+    {StoredType::kU16, "U16", 16},       {StoredType::kF16, "F16", 16},
+    {StoredType::kBF16, "BF16", 16},     {StoredType::kI32, "I32", 32},
+    {StoredType::kU32, "U32", 32},       {StoredType::kF32, "F32", 32},
+    {StoredType::kC64, "C64", 64},       {StoredType::kF64, "F64", 64},
+    {StoredType::kI64, "I64", 64},       {StoredType::kU64, "U64", 64},
+}};
+inline const char* stored_type_name(StoredType t) {
+    return kStoredTypes.at(static_cast<size_t>(t)).name;
+}
+inline int stored_type_bits(StoredType t) { return kStoredTypes.at(static_cast<size_t>(t)).bits; }
 
 struct StoredTensor {
     std::string name;
@@ -49,7 +70,13 @@ struct StoredTensor {
     uint64_t offset = 0;  ///< of the first byte, from the start of that file
     uint64_t bytes = 0;
 
-    std::string describe() const;  ///< "BF16 [1024, 256]"
+    /// "BF16 [1024, 256]"
+    std::string describe() const {
+        std::string text = std::string(stored_type_name(type)) + " [";
+        for (size_t i = 0; i < shape.size(); ++i)
+            text += (i ? ", " : "") + std::to_string(shape[i]);
+        return text + "]";
+    }
 };
 
 struct CheckpointFile {

@@ -18,31 +18,12 @@ constexpr size_t kMaxRank = 32;
 constexpr size_t kMaxMetadata = 100'000;
 constexpr uint64_t kLengthBytes = 8;
 
-struct TypeInfo {
-    StoredType type;
-    const char* name;
-    int bits;
-};
-constexpr std::array<TypeInfo, 20> kTypes = {{
-    {StoredType::kBool, "BOOL", 8},      {StoredType::kF4, "F4", 4},
-    {StoredType::kF6E2M3, "F6_E2M3", 6}, {StoredType::kF6E3M2, "F6_E3M2", 6},
-    {StoredType::kU8, "U8", 8},          {StoredType::kI8, "I8", 8},
-    {StoredType::kF8E5M2, "F8_E5M2", 8}, {StoredType::kF8E4M3, "F8_E4M3", 8},
-    {StoredType::kF8E8M0, "F8_E8M0", 8}, {StoredType::kI16, "I16", 16},
-    {StoredType::kU16, "U16", 16},       {StoredType::kF16, "F16", 16},
-    {StoredType::kBF16, "BF16", 16},     {StoredType::kI32, "I32", 32},
-    {StoredType::kU32, "U32", 32},       {StoredType::kF32, "F32", 32},
-    {StoredType::kC64, "C64", 64},       {StoredType::kF64, "F64", 64},
-    {StoredType::kI64, "I64", 64},       {StoredType::kU64, "U64", 64},
-}};
 constexpr bool types_in_order() {
-    for (size_t i = 0; i < kTypes.size(); ++i)
-        if (static_cast<size_t>(kTypes[i].type) != i) return false;
+    for (size_t i = 0; i < kStoredTypes.size(); ++i)
+        if (static_cast<size_t>(kStoredTypes[i].type) != i) return false;
     return true;
 }
 static_assert(types_in_order());
-
-const TypeInfo& type_info(StoredType t) { return kTypes.at(static_cast<size_t>(t)); }
 
 Error bad_tensor(const File& file, const std::string& name, std::string message) {
     return std::move(Error(ErrorCode::kBadContent, std::move(message))
@@ -80,9 +61,9 @@ class HeaderHandler final : public JsonHandler {
             metadata_.add(metadata_key_, v);
             expects_ = Expects::kMetadataKey;
         } else if (expects_ == Expects::kType) {
-            const auto known = std::find_if(kTypes.begin(), kTypes.end(),
-                                            [&](const TypeInfo& t) { return v == t.name; });
-            if (known == kTypes.end()) unexpected(in_quotes(v));
+            const auto known = std::find_if(kStoredTypes.begin(), kStoredTypes.end(),
+                                            [&](const StoredTypeInfo& t) { return v == t.name; });
+            if (known == kStoredTypes.end()) unexpected(in_quotes(v));
             now_.type = known->type;
             expects_ = Expects::kField;
         } else {
@@ -320,9 +301,6 @@ void place_tensors(std::vector<StoredTensor>& tensors, const File& file, uint64_
 }
 
 }  // namespace
-
-const char* stored_type_name(StoredType t) { return type_info(t).name; }
-int stored_type_bits(StoredType t) { return type_info(t).bits; }
 
 void counted_read(const File& file, uint64_t offset, std::span<std::byte> out,
                   ReadCounters& counters) {
