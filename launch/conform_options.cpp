@@ -12,7 +12,7 @@ void add_conform(CLI::App& app, Invocation& to) {
                    "--plugin, them alone")
         ->type_name("DIR");
     app.add_option("--cases", to.conform.cases, "Cases of each law, from small to large")
-        ->check(CLI::Range(int64_t{1}, int64_t{1000000}))
+        ->check(CLI::Range(int64_t{1}, int64_t{1000000}).description(""))
         ->type_name("N")
         ->default_str("60");
     app.add_option("--seed", to.conform.seed, "Of the random cases")
@@ -34,7 +34,8 @@ const char* const kConformHelpFooter =
 found is printed with what was expected and what was found. Each law runs in a process of its own,
 so that a crash or an endless loop is a broken law like any other.
 
-Exit code: 0 where at least one law was checked and all hold, 1 where one is broken.
+Exit code: 0 where at least one law was checked and all hold, 1 where one is broken or none
+could be checked.
 
   conclave conform --plugin build/my-format.so
   conclave conform --plugin build/my-format.so --checkpoint MODEL --cases 1000

@@ -38,6 +38,10 @@ class Conformance {
             if (options_.format.empty() || options_.format == name) check_samples(name);
         if (!options_.checkpoint.empty()) check_checkpoint();
         if (!options_.format.empty()) return runner_.report();
+        if (!subjects_)
+            for (const std::string& name : plugin_.indexers)
+                runner_.skip("indexer.*", "indexer " + name,
+                             "no format of the plugin has a sample, and no checkpoint was given");
         for (const quant::Kernel* kernel : extensions_->kernels.kernels())
             if (everything || contains(plugin_.kernels, kernel->name)) check_kernel_of(*kernel);
         if (options_.checkpoint.empty())
@@ -146,6 +150,7 @@ class Conformance {
     }
 
     void check_decoding(const std::string& subject, const Subjects& subjects) {
+        subjects_ = true;
         for (size_t i = 0; i < indexer_laws().size(); ++i)
             if (!runner_.run(indexer_laws()[i].name, subject, [&](const Trial& trial) {
                     return search_indexed(i, subjects, trial);
@@ -196,6 +201,7 @@ class Conformance {
     const ConformOptions& options_;
     Runner runner_;
     PluginReport plugin_;
+    bool subjects_ = false;  ///< matrices were there to try indexers with
     std::shared_ptr<const Extensions> extensions_;
 };
 
