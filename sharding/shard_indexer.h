@@ -25,7 +25,7 @@ struct OffsetTable {
     /// (The loader joins short ones that are near each other into one read.)
     std::vector<ByteRange> ranges;
     /// One for each row of the rectangle; `at` counts from the first byte of the concatenation of
-    /// `ranges`. Rows may share bytes.
+    /// `ranges`. Rows may share bytes. From its place on, a row lies in one stretch of it.
     std::vector<quant::RowPlace> rows;
 };
 
