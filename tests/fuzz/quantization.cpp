@@ -99,7 +99,7 @@ void decode(const quant::StoredMatrix& m, const Tensors& tensors, Interval n, In
                 staging.back().data() + row * width,
                 from.data() + ((r.rows.begin + row) * p.cols + r.cols.begin) * p.element_bytes,
                 static_cast<size_t>(width));
-        staged.push_back({r, staging.back().data(), width, 0});
+        staged.push_back({r, staging.back().data(), width});
     }
     std::vector<std::byte> scratch(m.codec->scratch_bytes(m, n, k));
     const quant::CodeTile tile = m.codec->decode(m, n, k, staged, scratch.data());

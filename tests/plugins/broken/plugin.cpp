@@ -77,7 +77,7 @@ void pack(std::byte* packed, int64_t, const quant::MatrixLayout& layout, int64_t
                     static_cast<size_t>(tile.cols) * 4);
 }
 size_t scratch_bytes(const quant::MatrixLayout&) { return 0; }
-void run(const quant::GemmCall& call) {
+[[maybe_unused]] void run(const quant::GemmCall& call) {
 #ifdef BAD_INSTRUCTION
     __builtin_trap();
 #endif
@@ -124,7 +124,7 @@ constexpr quant::Kernel kernel(const char* name) {
 }
 
 #ifdef BAD_START
-const int kStart = (std::abort(), 0);
+[[maybe_unused]] const int kStart = (std::abort(), 0);
 #endif
 
 }  // namespace
@@ -184,7 +184,7 @@ CONCLAVE_PLUGIN(NAME, "1.0", "for tests") {
     }
 #elif defined(CLAIMS)
     auto f = format(host, "greedy");
-    f.claims = [](const Json& config) { return CLAIMS; };
+    f.claims = []([[maybe_unused]] const Json& config) { return CLAIMS; };
     plugin.add_format(f);
 #elif defined(BEYOND)
     plugin.add_indexer("beyond", std::make_shared<Rows>(BEYOND),

@@ -56,7 +56,9 @@ class ActivationRules : public ::testing::TestWithParam<const char*> {
             const test::Sliced got = test::quantize_slices(*rule, x, cuts, ops);
             ASSERT_EQ(got.row, y) << what << ", " << rule->to_string() << ", in " << cuts.size() - 1
                                   << " slices";
-            if (test::takes_int8_row(*rule)) ASSERT_EQ(got.int8, y) << what;
+            if (test::takes_int8_row(*rule)) {
+                ASSERT_EQ(got.int8, y) << what;
+            }
         }
     }
 
