@@ -16,11 +16,12 @@ namespace {
 /// Plugins are tried in child processes, which must have ended before MPI starts: a process forks
 /// only then. What is wrong with the arguments is said later, by rank 0 alone.
 Plugins find_plugins(const std::vector<std::string>& arguments) {
+    bool wanted = false;
     try {
-        if (uses_plugins(parse(arguments).command)) return load_plugins(default_plugin_path());
+        wanted = uses_plugins(parse(arguments).command);
     } catch (const Error&) {
     }
-    return {};
+    return wanted ? load_plugins(default_plugin_path()) : Plugins();
 }
 
 void warn_of_refusals(const Invocation& invocation, const Plugins& plugins) {
