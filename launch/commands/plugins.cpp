@@ -1,3 +1,5 @@
+#include <filesystem>
+
 #include <spdlog/fmt/fmt.h>
 
 #include <nlohmann/json.hpp>
@@ -11,9 +13,25 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-void print_json(const std::vector<std::string>& directories,
-                const std::vector<PluginReport>& found) {
-    Json json = {{"directories", directories}};
+struct Directory {
+    std::string path;
+    bool there = false, readable = false;
+};
+
+Directory look_at(const std::string& path) {
+    namespace fs = std::filesystem;
+    std::error_code failure, none;
+    const fs::directory_iterator entries(path, failure);
+    return {path, fs::status(path, none).type() != fs::file_type::not_found, !failure};
+}
+
+void print_json(const std::vector<Directory>& directories, const std::vector<PluginReport>& found) {
+    Json json = {{"directories", Json::array()}, {"searched", Json::array()}};
+    for (const Directory& d : directories) {
+        json["directories"].push_back(d.path);
+        json["searched"].push_back(
+            {{"directory", d.path}, {"there", d.there}, {"readable", d.readable}});
+    }
     json["plugins"] = Json::array();
     for (const PluginReport& p : found)
         json["plugins"].push_back({{"name", p.name},
@@ -29,13 +47,16 @@ void print_json(const std::vector<std::string>& directories,
     print(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
-void print_text(const std::vector<std::string>& directories,
-                const std::vector<PluginReport>& found) {
+void print_text(const std::vector<Directory>& directories, const std::vector<PluginReport>& found) {
     std::string out;
     const auto line = [&](const char* heading, const std::string& text) {
         if (!text.empty()) out += fmt::format("{:<14} {}\n", heading, terminal_safe(text));
     };
-    for (size_t i = 0; i < directories.size(); ++i) line(i == 0 ? "searched" : "", directories[i]);
+    for (size_t i = 0; i < directories.size(); ++i) {
+        const Directory& d = directories[i];
+        const char* const fault = !d.there ? " (not there)" : d.readable ? "" : " (cannot be read)";
+        line(i == 0 ? "searched" : "", d.path + fault);
+    }
     if (found.empty()) line("plugins", "none");
     for (const PluginReport& p : found) {
         out += '\n';
@@ -55,7 +76,8 @@ void print_text(const std::vector<std::string>& directories,
 }  // namespace
 
 int plugins(const Invocation& invocation, const std::vector<PluginReport>& found) {
-    const std::vector<std::string> directories = default_plugin_path();
+    std::vector<Directory> directories;
+    for (const std::string& path : default_plugin_path()) directories.push_back(look_at(path));
     invocation.json ? print_json(directories, found) : print_text(directories, found);
     return 0;
 }
