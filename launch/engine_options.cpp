@@ -15,7 +15,7 @@ EngineOptions engine_options(const Invocation& invocation, const Comm& comm, Con
 }
 
 int64_t model_limit(const EngineOptions& options) {
-    const int64_t limit = conclave::inspect(options).max_position_embeddings;
+    const int64_t limit = conclave::inspect(options, false).max_position_embeddings;
     return limit > 0 ? limit : std::numeric_limits<int64_t>::max() / 4;
 }
 

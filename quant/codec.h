@@ -10,6 +10,7 @@
 
 #include "quant/encoding.h"
 #include "quant/kernel.h"
+#include "runtime/base/error.h"
 #include "runtime/base/interval.h"
 
 namespace conclave::quant {
@@ -136,9 +137,14 @@ class Codec {
     virtual StoredRect needs(const StoredMatrix& matrix, size_t piece, Interval n,
                              Interval k) const = 0;
     /// Bytes for a rectangle of a piece that is in no file (--load-format dummy): random weights
-    /// that keep activations near unit variance, a function of tensor name and place alone.
-    virtual void generate(const StoredMatrix& matrix, size_t piece, const StoredRect& rect,
-                          std::byte* out) const = 0;
+    /// that keep activations near unit variance, a function of tensor name and place alone. Only
+    /// for formats that imagine() matrices of this codec.
+    virtual void generate(const StoredMatrix& matrix, size_t /*piece*/, const StoredRect& /*rect*/,
+                          std::byte* /*out*/) const {
+        throw Error(ErrorCode::kUnsupported,
+                    std::string("codec ") + name() + " makes no weights up")
+            .tensor(matrix.source.stem);
+    }
     /// Logical rows that should be read together, because stored rows hold a column of each: fewer
     /// would read short pieces of every stored row.
     virtual int64_t rows_per_read(const StoredMatrix&) const { return 1; }

@@ -5,6 +5,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "runtime/base/error.h"
+#include "sharding/foreign.h"
 #include "sharding/loader.h"
 
 namespace conclave::sharding {
@@ -41,7 +42,8 @@ std::optional<uint64_t> piece_bytes(const quant::StoredPiece& p) {
     return static_cast<uint64_t>(blocks * p.element_bytes);
 }
 
-std::string table_fault(const OffsetTable& table, const quant::StoredRect& rect, uint64_t bytes) {
+std::string table_fault(const OffsetTable& table, const quant::StoredPiece& piece,
+                        const quant::StoredRect& rect, uint64_t bytes) {
     uint64_t end = 0, total = 0;
     for (const ByteRange& r : table.ranges) {
         if (r.bytes == 0) return fmt::format("range [{}, +0) is empty", r.offset);
@@ -59,7 +61,11 @@ std::string table_fault(const OffsetTable& table, const quant::StoredRect& rect,
                            rect.rows.size());
     for (size_t r = 0; r < table.rows.size(); ++r) {
         const quant::RowPlace& place = table.rows[r];
-        if (place.at < 0 || static_cast<uint64_t>(place.at) >= total || place.phase < 0)
+        // The row lies in one stretch: of this many blocks.
+        const int64_t blocks = ceil_div(place.phase + rect.cols.size(), piece.block);
+        const auto left = static_cast<int64_t>(total) - place.at;
+        if (place.at < 0 || place.phase < 0 || place.phase >= piece.block || left < 0 ||
+            blocks > left / piece.element_bytes)
             return fmt::format("row {} is placed at byte {}, phase {}, of {} bytes read",
                                rect.rows.begin + static_cast<int64_t>(r), place.at, place.phase,
                                total);
@@ -78,8 +84,9 @@ IndexedPiece index_piece(const IndexerRegistry& indexers, const quant::StoredPie
     if (indexer == indexers.end())
         throw Error(ErrorCode::kInternal, "no shard indexer is named " + p.indexer)
             .tensor(p.tensor);
-    out.table = indexer->second->index(p, rect);
-    const std::string fault = table_fault(out.table, rect, bytes);
+    out.table = call_foreign([&] { return "shard indexer " + p.indexer; },
+                             [&] { return indexer->second->index(p, rect); });
+    const std::string fault = table_fault(out.table, p, rect, bytes);
     if (!fault.empty())
         throw Error(ErrorCode::kInternal, "shard indexer " + p.indexer + " is wrong about rows " +
                                               rect.rows.to_string() + ", columns " +

@@ -13,9 +13,10 @@ namespace conclave::sharding {
 /// or a number of the piece is out of range.
 std::optional<uint64_t> piece_bytes(const quant::StoredPiece& piece);
 
-/// What is wrong with the table that an indexer made for a rectangle of a tensor of `bytes` bytes;
-/// empty: nothing.
-std::string table_fault(const OffsetTable& table, const quant::StoredRect& rect, uint64_t bytes);
+/// What is wrong with the table that an indexer made for a rectangle of a piece, whose tensor has
+/// `bytes` bytes; empty: nothing.
+std::string table_fault(const OffsetTable& table, const quant::StoredPiece& piece,
+                        const quant::StoredRect& rect, uint64_t bytes);
 
 struct IndexedPiece {
     OffsetTable table;

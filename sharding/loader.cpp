@@ -8,6 +8,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/half.h"
+#include "sharding/foreign.h"
 #include "sharding/indexed_piece.h"
 
 namespace conclave::sharding {
@@ -44,7 +45,9 @@ RowRead row_read(const quant::StoredPiece& p, const quant::StoredRect& rect) {
 /// What of piece `i` rows `rows` of an item need. A codec may be a plugin's: it is not believed.
 quant::StoredRect needs(const MatrixItem& m, size_t i, Interval rows) {
     const quant::StoredPiece& p = m.stored.pieces[i];
-    const quant::StoredRect rect = m.stored.codec->needs(m.stored, i, rows, m.cols);
+    const quant::StoredRect rect =
+        call_foreign([&] { return std::string("codec ") + m.stored.codec->name(); },
+                     [&] { return m.stored.codec->needs(m.stored, i, rows, m.cols); });
     const auto inside = [](Interval part, int64_t extent) {
         return part.begin >= 0 && part.begin <= part.end && part.end <= extent;
     };
@@ -144,7 +147,12 @@ class Loader {
                                     nullptr);
             };
             const int64_t n = piece.rows.size(), block = m.packed->kernel->row_block;
-            const int64_t row = std::max<int64_t>(1, static_cast<int64_t>(bytes({0, n})) / n);
+            // Offset tables take time: what a few rows need tells enough there.
+            const bool indexed =
+                std::any_of(m.stored.pieces.begin(), m.stored.pieces.end(),
+                            [](const quant::StoredPiece& p) { return !p.indexer.empty(); });
+            const int64_t some = indexed ? std::min<int64_t>(n, 64) : n;
+            const int64_t row = std::max<int64_t>(1, static_cast<int64_t>(bytes({0, some})) / some);
             const int64_t step = round_up(std::max({block, kStagingBytes / row / block * block,
                                                     m.stored.codec->rows_per_read(m.stored)}),
                                           block);
@@ -220,9 +228,11 @@ class Loader {
             staged[i] = read(m, i, rows, indexed[i], staging + at[i]);
         for (int64_t r = 0; r < rows.size(); r += step) {
             const Interval part{r, std::min(r + step, rows.size())};
-            const quant::CodeTile tile =
-                codec.decode(m.stored, {rows.begin + part.begin, rows.begin + part.end}, m.cols,
-                             staged, staging + at[pieces]);
+            const Interval now{rows.begin + part.begin, rows.begin + part.end};
+            const quant::CodeTile tile = call_foreign(
+                [&] { return std::string("codec ") + codec.name(); },
+                [&] { return codec.decode(m.stored, now, m.cols, staged, staging + at[pieces]); });
+            check_tile(tile, m.stored, m.packed->layout.groups.get(), now, m.cols);
             check_factors(checkpoint_, m, rows.begin + part.begin, tile);
             sink_.put(m, *t.piece, {t.rows.begin + part.begin, t.rows.begin + part.end}, tile);
         }
@@ -233,8 +243,10 @@ class Loader {
     size_t staging_bytes(const MatrixItem& m, size_t i, Interval rows, IndexedPiece& indexed) {
         const quant::StoredPiece& p = m.stored.pieces[i];
         const auto rect = needs(m, i, rows);
-        uint64_t bytes = static_cast<uint64_t>(rect.rows.size() * row_read(p, rect).bytes);
-        if (!p.indexer.empty()) {
+        uint64_t bytes = 0;
+        if (p.indexer.empty()) {
+            bytes = static_cast<uint64_t>(rect.rows.size() * row_read(p, rect).bytes);
+        } else {
             CONCLAVE_CHECK(!imagined_);
             indexed = index_piece(indexers_, p, rect, stored(checkpoint_, p.tensor).bytes);
             ++offset_tables_;

@@ -5,7 +5,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
-#include "sharding/indexed_piece.h"
+#include "sharding/foreign.h"
 #include "sharding/kernel_linear_method.h"
 
 namespace conclave::sharding {
@@ -117,15 +117,14 @@ quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource
     for (const quant::MatrixSource& s : alternatives) {
         std::optional<quant::StoredMatrix> m;
         try {
-            m = context_.format.describe(s, headers);
+            m = call_foreign([&] { return std::string("format ") + context_.format.name(); },
+                             [&] { return context_.format.describe(s, headers); });
+            if (m) check_matrix(context_.checkpoint, *m, s, context_.format.name());
         } catch (Error& e) {
             throw Error(e).file(file_of(s.bare ? s.stem : s.stem + "."));
         }
         if (!m) continue;
-        for (const quant::StoredPiece& p : m->pieces) {
-            check_piece(p);
-            used_.insert(p.tensor);
-        }
+        for (const quant::StoredPiece& p : m->pieces) used_.insert(p.tensor);
         used_.insert(m->companions.begin(), m->companions.end());
         stems_.insert(s.stem);
         return *std::move(m);
@@ -137,19 +136,6 @@ quant::StoredMatrix WeightBuilder::resolve(const std::vector<quant::MatrixSource
         .expected(fmt::format("[{}, {}]", first.n, first.k))
         .found(alternatives.size() == 1 ? "no such tensor"
                                         : "neither it nor " + alternatives.back().stem);
-}
-
-/// A format may be a plugin's: that a piece is in its tensor is not believed.
-void WeightBuilder::check_piece(const quant::StoredPiece& p) const {
-    const StoredTensor* t = context_.checkpoint.find(p.tensor);
-    const auto bytes = piece_bytes(p);
-    if (t && bytes && *bytes <= t->bytes && (p.block == 1 || !p.indexer.empty())) return;
-    throw Error(ErrorCode::kInternal,
-                std::string("format ") + context_.format.name() + " describes what is not there")
-        .tensor(p.tensor)
-        .expected(t ? t->describe() : "no such tensor")
-        .found(fmt::format("{} x {} elements, {} bytes for {} of them", p.rows, p.cols,
-                           p.element_bytes, p.block));
 }
 
 WeightBuilder::Resolved WeightBuilder::resolve_linear(const std::vector<PartRequest>& parts,
@@ -356,10 +342,14 @@ VocabParallelEmbedding WeightBuilder::vocab_parallel_embedding(const std::string
     e.width_ = width;
     const Resolved r = resolve_linear(
         {{"embed", {source(stem, vocab, width)}, e.cut_, plan_.whole(width)}}, false);
-    std::vector<quant::PackedMatrix> packed;
-    e.rows_ = std::make_unique<quant::PackedMatrix>(
-        reserve_matrix(row_storage(r.stored[0].encoding), r.local[0].first.size(),
-                       r.descriptor.parts[0].layout, context_.memory));
+    const quant::Kernel* storage = nullptr;
+    try {
+        storage = &row_storage(r.stored[0].encoding);
+    } catch (Error& refused) {
+        throw Error(refused).tensor(r.stored[0].pieces[0].tensor);
+    }
+    e.rows_ = std::make_unique<quant::PackedMatrix>(reserve_matrix(
+        *storage, r.local[0].first.size(), r.descriptor.parts[0].layout, context_.memory));
     if (!r.local[0].first.empty())
         items_.matrices.push_back(
             {r.logical[0], r.stored[0], r.local[0].first, r.local[0].second, e.rows_.get()});

@@ -133,7 +133,6 @@ class WeightBuilder {
     /// `local`: this rank holds some of it.
     quant::StoredMatrix resolve(const std::vector<quant::MatrixSource>& alternatives,
                                 bool quantizable, bool local);
-    void check_piece(const quant::StoredPiece& piece) const;
     quant::MatrixLayout layout_of(const quant::StoredMatrix& matrix, Interval cols);
     Resolved resolve_linear(const std::vector<PartRequest>& parts, bool follow_policy);
     void record(const std::string& layer, const quant::LinearDescriptor& descriptor,

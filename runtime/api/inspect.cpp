@@ -70,6 +70,7 @@ ModelSummary inspect(const std::string& path, bool weights) {
 
 ModelSummary inspect(const EngineOptions& options, bool weights) {
     const std::string& path = options.model;
+    weights = weights && options.load_format != "dummy";
     const engine::Extensions& extensions = engine::Extensions::of(options);
     const engine::ModelFiles files =
         engine::open_model_files(path, weights, extensions, options.load_format);

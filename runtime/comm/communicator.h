@@ -84,6 +84,9 @@ void together(Communicator& comm, Body&& body) {
         failure = std::make_unique<Error>(ErrorCode::kResource, "out of memory");
     } catch (const std::exception& e) {
         failure = std::make_unique<Error>(ErrorCode::kInternal, e.what());
+    } catch (...) {  // plugins' code may throw anything
+        failure = std::make_unique<Error>(ErrorCode::kInternal,
+                                          "something was thrown that is no std::exception");
     }
     agree(comm, failure.get());
 }

@@ -5,6 +5,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/file.h"
 #include "runtime/base/hash.h"
+#include "sharding/foreign.h"
 
 namespace conclave::engine {
 
@@ -77,11 +78,18 @@ std::unique_ptr<quant::QuantizationConfig> choose_format(const ModelFiles& files
             .found(asked);
     const quant::QuantizationFormat* format = formats.find(source.method);
     if (!format)
-        throw Error(ErrorCode::kUnsupported, "this quantization format is not served")
+        throw Error(ErrorCode::kUnsupported,
+                    "this quantization format is not served, nor does a loaded plugin add it")
             .file(source.file)
             .expected(known)
             .found(source.method.substr(0, 128));
-    return format->from_config(source.config, source.file);
+    auto config =
+        sharding::call_foreign([&] { return "format " + format->name; },
+                               [&] { return format->from_config(source.config, source.file); });
+    if (!config)
+        throw Error(ErrorCode::kInternal, "format " + format->name + " makes nothing of the config")
+            .file(source.file);
+    return config;
 }
 
 }  // namespace conclave::engine

@@ -55,7 +55,7 @@ TEST(FlatIndexer, GivesTheBlocksOfTheRectangleAndNoOthers) {
             << p.rows << " x " << p.cols << ", block " << p.block << ", rows "
             << rect.rows.to_string() << ", columns " << rect.cols.to_string();
         ASSERT_EQ(sharding::table_fault(
-                      table, rect,
+                      table, p, rect,
                       static_cast<uint64_t>(ceil_div(p.rows * p.cols, p.block) * p.element_bytes)),
                   "");
         for (int64_t r = 0; r < rect.rows.size(); ++r) {

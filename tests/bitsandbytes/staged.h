@@ -56,7 +56,7 @@ inline void stage(const StoredPiece& p, const StoredRect& rect, const std::vecto
     } else {
         ASSERT_EQ(p.indexer, FlatIndexer::kName);
         out.table = FlatIndexer().index(p, rect);
-        ASSERT_EQ(sharding::table_fault(out.table, rect, from.size()), "") << p.tensor;
+        ASSERT_EQ(sharding::table_fault(out.table, p, rect, from.size()), "") << p.tensor;
         for (const sharding::ByteRange& r : out.table.ranges)
             out.bytes.insert(out.bytes.end(), from.data() + r.offset, from.data() + r.end());
         out.rect.places = out.table.rows;

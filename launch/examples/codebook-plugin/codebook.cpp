@@ -64,11 +64,6 @@ class Codebook16Codec final : public Codec {
         }
         return tile;
     }
-
-    /// Only for formats that override QuantizationConfig::imagine().
-    void generate(const StoredMatrix&, size_t, const StoredRect&, std::byte*) const override {
-        throw Error(ErrorCode::kUnsupported, "codebook16 does not make up weights");
-    }
 };
 
 /// What one checkpoint's config says.

@@ -57,11 +57,6 @@ StoredRect Codec4::needs(const StoredMatrix& m, size_t, Interval n, Interval k) 
     return {m.source.stored_rows(n), k};
 }
 
-void Codec4::generate(const StoredMatrix& m, size_t, const StoredRect&, std::byte*) const {
-    throw Error(ErrorCode::kUnsupported, "bitsandbytes does not make up weights")
-        .tensor(m.source.stem);
-}
-
 size_t Codec4::scratch_bytes(const StoredMatrix& m, Interval n, Interval k) const {
     return static_cast<size_t>(n.size() * (row_stride(k) + runs_of(m, k).size() * 4));
 }

@@ -20,11 +20,6 @@ StoredRect Codec8::needs(const StoredMatrix& m, size_t piece, Interval n, Interv
     return {m.source.stored_rows(n), piece == kCodes ? k : Interval{0, 1}};
 }
 
-void Codec8::generate(const StoredMatrix& m, size_t, const StoredRect&, std::byte*) const {
-    throw Error(ErrorCode::kUnsupported, "bitsandbytes does not make up weights")
-        .tensor(m.source.stem);
-}
-
 size_t Codec8::scratch_bytes(const StoredMatrix&, Interval n, Interval k) const {
     return static_cast<size_t>(n.size() * (row_stride(k) + 4));
 }

@@ -11,8 +11,6 @@ class Codec8 final : public conclave::quant::Codec {
     const char* name() const override { return "bitsandbytes int8"; }
     conclave::quant::StoredRect needs(const conclave::quant::StoredMatrix& m, size_t piece,
                                       conclave::Interval n, conclave::Interval k) const override;
-    void generate(const conclave::quant::StoredMatrix& m, size_t piece,
-                  const conclave::quant::StoredRect& rect, std::byte* out) const override;
     size_t scratch_bytes(const conclave::quant::StoredMatrix& m, conclave::Interval n,
                          conclave::Interval k) const override;
     conclave::quant::CodeTile decode(const conclave::quant::StoredMatrix& m, conclave::Interval n,

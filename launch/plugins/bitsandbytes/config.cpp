@@ -53,10 +53,11 @@ void check_codes(const PluginHost& host, const TensorLookup& tensors, const std:
                  int64_t elements) {
     const auto header = tensors.header(name);
     int64_t width = 1;
-    if (header && (header->dtype == "BF16" || header->dtype == "F16")) width = 2;
-    if (header && header->dtype == "F32") width = 4;
-    host.expect_tensor(tensors, name, {ceil_div(ceil_div(elements, 2), width), 1},
-                       width > 1 ? header->dtype : "U8");
+    std::string dtype = "U8";
+    for (const auto& [view, bytes] :
+         {std::pair{"I8", 1}, {"F16", 2}, {"BF16", 2}, {"F32", 4}, {"F64", 8}})
+        if (header && header->dtype == view) dtype = view, width = bytes;
+    host.expect_tensor(tensors, name, {ceil_div(ceil_div(elements, 2), width), 1}, dtype);
 }
 
 /// The blocksize that explains an absmax of this length, for matrices of other ranks, whose state

@@ -204,7 +204,7 @@ void stage_indexed(const Subject& s, const StoredPiece& p, const StoredRect& rec
         table.rows.resize(static_cast<size_t>(std::max<int64_t>(0, rect.rows.size())));
     else
         table = indexer->second->index(p, rect);
-    const std::string fault = sharding::table_fault(table, rect, s.tensors->bytes(p.tensor));
+    const std::string fault = sharding::table_fault(table, p, rect, s.tensors->bytes(p.tensor));
     if (!fault.empty() && !rect.rows.empty() && !rect.cols.empty())
         throw Found{"indexer " + p.indexer + ", " + rect_text(rect) + ": " + fault};
     size_t total = 0;
