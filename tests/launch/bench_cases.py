@@ -1,6 +1,8 @@
 """`conclave bench` and dummy weights. Nothing here looks at how fast anything is."""
 import json
 import os
+import shutil
+import tempfile
 
 from command import SOURCE, Case
 
@@ -45,6 +47,13 @@ class Bench(Case):
         self.fails(2, ["nothing to measure"], "bench", shape("llama"), "-p", "0", "-n", "0")
         self.fails(2, [], "bench", shape("llama"), "--batch-sizes", "0")
         self.fails(66, [], "bench", "/nonexistent", "--load-format", "dummy")
+
+    def test_other_commands_need_no_weights_either(self):
+        with tempfile.TemporaryDirectory() as model:
+            shutil.copy(os.path.join(shape("llama"), "config.json"), model)
+            self.fails(66, [], "run", model, "--prompt-ids", "1,2", "-n", "1")
+            self.succeeds("run", model, "--load-format", "dummy", "--prompt-ids", "1,2", "-n", "1")
+            self.succeeds("inspect", model, "--load-format", "dummy")
 
     def test_shapes_can_be_planned(self):
         folder = os.path.join(SOURCE, "launch", "examples", "shapes")
