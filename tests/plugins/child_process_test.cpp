@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <ctime>
 #include <stdexcept>
 
 namespace conclave::engine {
@@ -72,6 +73,44 @@ TEST(ChildProcess, IsEndedWhenItsTimeIsOver) {
         0.2);
     EXPECT_FALSE(mute.finished);
     EXPECT_EQ(mute.fate(), "did not end within 0.2 s");
+}
+
+TEST(ChildProcess, IsEndedWhenItsTimeOfTheCpuIsOver) {
+    const ChildResult busy = run_in_child(
+        []() -> std::string {
+            for (const volatile int on = 1; on != 0;) continue;
+            return "";
+        },
+        60, 1);
+    EXPECT_FALSE(busy.finished);
+    EXPECT_FALSE(busy.timed_out);
+    EXPECT_EQ(busy.fate(), "did not end within 1 s of the CPU");
+    // Waiting is not counted, nor what this process has used.
+    while (std::clock() < CLOCKS_PER_SEC + CLOCKS_PER_SEC / 10) continue;
+    const ChildResult idle =
+        run_in_child([]() -> std::string { return usleep(1'200'000), "done"; }, 60, 1);
+    EXPECT_EQ(idle.output, "done") << idle.fate();
+}
+
+TEST(ChildProcess, WorksWhereSigchldIsIgnored) {
+    struct sigaction before {};
+    struct sigaction ignore {};
+    ignore.sa_handler = SIG_IGN;
+    sigaction(SIGCHLD, &ignore, &before);
+    const ChildResult good = run_in_child([] { return std::string("done"); }, 60);
+    const ChildResult left = run_in_child([]() -> std::string { _exit(3); }, 60);
+    const ChildResult idle = run_in_child(
+        []() -> std::string {
+            for (;;) pause();
+        },
+        0.2);
+    sigaction(SIGCHLD, &before, nullptr);
+    EXPECT_TRUE(good.finished);
+    EXPECT_EQ(good.output, "done");
+    EXPECT_FALSE(left.finished);
+    EXPECT_FALSE(left.timed_out);
+    EXPECT_EQ(left.fate(), "ended, how is not known (SIGCHLD is ignored)");
+    EXPECT_EQ(idle.fate(), "did not end within 0.2 s");
 }
 
 TEST(ChildProcess, HandlersOfTheParentDoNotRunInIt) {

@@ -55,7 +55,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Case{"abi", "is built for plugin interface 999, this engine has 1"},
         Case{"size", "conclave_plugin_info has 8 bytes, not"},
-        Case{"layout", "lays out data otherwise (0000000000000005)"},
+        Case{"layout", "lays out data otherwise (0000000000000005, built with a\\x0abox 7) than "},
         Case{"bad_name", "its name is \"Bad Name\""},
         Case{"no_info", "no symbol conclave_plugin_info"},
         Case{"no_entry", "no symbol conclave_plugin_register"},
@@ -66,6 +66,21 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"start", "its entry point ended with signal 6 (Aborted)"},
         Case{"crashes", "its entry point ended with signal 11 (Segmentation fault)"},
         Case{"exits", "its entry point called exit("}, Case{"nothing", "registers nothing"},
+        Case{"file_none", "keeps its config in \"\", which is no plain file name"},
+        Case{"file_dots", "keeps its config in \"..\", which is no plain file name"},
+        Case{"file_end", "keeps its config in \".json\", which is no plain file name"},
+        Case{"file_folder", "keeps its config in \"a/b.json\", which is no plain file name"},
+        Case{"file_blank", "keeps its config in \"a b.json\", which is no plain file name"},
+        Case{"file_other", "keeps its config in \"config.txt\", which is no plain file name"},
+        Case{"file_plain",
+             "format \"keeper\" keeps its config in \"config.json\", which models have"},
+        Case{"file_generation", "in \"generation_config.json\", which models have"},
+        Case{"file_tokenizer", "in \"tokenizer.json\", which models have"},
+        Case{"file_index", "in \"model.safetensors.index.json\", which models have"},
+        Case{"file_gptq", "in \"quantize_config.json\", as format \"gptq"},
+        Case{"file_good", "in \"good_config.json\", as format \"good-format\" does"},
+        Case{"file_twice",
+             "format \"keeper2\" keeps its config in \"own.json\", as format \"keeper\""},
         Case{"taken", "format \"gptq\" is there already: of the engine"},
         Case{"taken_of_good", "format \"good-format\" is there already: of plugin good ("},
         Case{"same_name", "plugin good 1.0 is loaded already, from "},
@@ -83,9 +98,39 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Loader, DoesNotWaitForEver) {
     Extensions extensions;
     const std::string before = contents(extensions);
-    EXPECT_EQ(load_plugin(plugin("hangs"), extensions, true, 0.5).refusal,
+    EXPECT_EQ(load_plugin(plugin("hangs"), extensions, true, {.seconds = 0.5}).refusal,
               "its entry point did not end within 0.5 s");
+    EXPECT_EQ(load_plugin(plugin("spins"), extensions, true, {.cpu_seconds = 1}).refusal,
+              "its entry point did not end within 1 s of the CPU");
     EXPECT_EQ(contents(extensions), before);
+}
+
+TEST(Loader, FormatsHaveConfigFilesOfTheirOwn) {
+    Extensions extensions;
+    ASSERT_EQ(load_plugin(plugin("good"), extensions, true).refusal, "");
+    EXPECT_EQ(load_plugin(plugin("file_own"), extensions, true).refusal, "");
+    EXPECT_EQ(extensions.formats.find("keeper")->config_files,
+              std::vector<std::string>{"keeper_config.json"});
+}
+
+TEST(Loader, SaysWhatALayoutIsBuiltWith) {
+    Extensions extensions;
+    const std::string why = load_plugin(plugin("layout"), extensions, true).refusal;
+    const std::string json = std::to_string(NLOHMANN_JSON_VERSION_MAJOR) + "." +
+                             std::to_string(NLOHMANN_JSON_VERSION_MINOR) + "." +
+                             std::to_string(NLOHMANN_JSON_VERSION_PATCH);
+    EXPECT_NE(why.find(", json " + json + ")"), std::string::npos) << why;
+    EXPECT_NE(why.find(" " +
+                       std::to_string(
+#ifdef __clang__
+                           __clang_major__
+#else
+                           __GNUC__
+#endif
+                           ) +
+                       "."),
+              std::string::npos)
+        << why;
 }
 
 TEST(Loader, RefusesWhatIsNoSharedObject) {
@@ -135,7 +180,8 @@ TEST(Loader, NotesKernelsThatThisCpuLacks) {
     asked ? setenv("CONCLAVE_ISA", before.c_str(), 1) : unsetenv("CONCLAVE_ISA");
     EXPECT_EQ(report.refusal, "");
     ASSERT_EQ(report.notes.size(), 1u);
-    EXPECT_EQ(report.notes[0], "kernel fast_first needs avx2, which this CPU lacks");
+    EXPECT_EQ(report.notes[0],
+              "kernel fast_first needs avx2, which this CPU lacks: it is never chosen");
     const quant::Kernel* const kernel = extensions.kernels.find("fast_first");
     ASSERT_NE(kernel, nullptr);
     quant::LinearDescriptor linear;
@@ -218,13 +264,52 @@ TEST(Loader, RanksMustHaveTheSamePlugins) {
                             std::function<void(const EngineOptions&, const Comm&)>(write)}) {
         check(0,
               "ranks have loaded different plugins: rank 1: expected good 1.0 (rank 0), "
-              "found none",
+              "found none; good 1.0 was not found in its plugin directories",
               use);
         check(2,
               "ranks have loaded different plugins: rank 2: expected none (rank 0), found "
               "good 1.0",
               use);
     }
+}
+
+/// A rank with `has` of what rank 0 has: what the error says was found there.
+std::string found_where(const Extensions& has, const Extensions& first) {
+    const auto result = testing::on_ranks(2, [&](const Comm& comm) {
+        expect_same_plugins(*comm.impl(), comm.rank() == 0 ? first : has);
+    });
+    std::string found;
+    for (const std::exception_ptr& error : result.errors) try {
+            if (error) std::rethrow_exception(error);
+            return "no error";
+        } catch (const Error& e) {
+            const std::string what = e.what();
+            found = what.substr(what.find(", found ") + 8);
+        }
+    return found;
+}
+
+TEST(Loader, ARankSaysWhyItLacksAPlugin) {
+    const testing::TempDir whole, broken;
+    Extensions first, lacks;
+    load_plugins({folder_of(whole, {"good", "kernel_avx2", "file_own"})}, first);
+    ASSERT_EQ(first.plugin_list(), "fast 1.0, good 1.0, keeper 1.0");
+    EXPECT_TRUE(first.refused.empty());
+    // One that says its name before it is refused, one that cannot, one that is not there.
+    fs::copy_file(plugin("file_plain"), broken / "keeper-x.so");
+    fs::copy_file(plugin("crashes"), broken / "good.so");
+    load_plugins({broken.path()}, lacks);
+    ASSERT_EQ(lacks.refused.size(), 2u);
+    EXPECT_EQ(lacks.refused[1].file, broken / "keeper-x.so");
+    EXPECT_EQ(found_where(lacks, first),
+              "none; fast 1.0 was not found in its plugin directories; good 1.0 was refused: its "
+              "entry point ended with signal 11 (Segmentation fault); keeper 1.0 was refused: " +
+                  lacks.refused[1].refusal);
+    EXPECT_EQ(found_where(first, first), "no error");
+    EXPECT_EQ(found_where(first, lacks), "fast 1.0, good 1.0, keeper 1.0");
+    Extensions other = first;
+    other.plugins = {"fast 1.0", "good 1.1", "keeper 1.0"};
+    EXPECT_EQ(found_where(other, first), "fast 1.0, good 1.1, keeper 1.0");
 }
 
 TEST(PluginHost, EqualCodebooksAreOne) {

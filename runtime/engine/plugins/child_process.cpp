@@ -44,6 +44,22 @@ void write_all(int fd, const void* data, size_t bytes) {
     }
 }
 
+/// Seconds of the CPU that a child can be given: no more than this process may have.
+int cpu_bound(int asked) {
+    rlimit now;
+    if (asked <= 0 || getrlimit(RLIMIT_CPU, &now) != 0) return asked;
+    return static_cast<int>(std::min<rlim_t>(now.rlim_cur, static_cast<rlim_t>(asked)));
+}
+
+/// SIGXCPU then; SIGKILL to one that minds it not. Children start at 0.
+void limit_cpu(int seconds) {
+    rlimit limit;
+    if (seconds <= 0 || getrlimit(RLIMIT_CPU, &limit) != 0) return;
+    limit.rlim_cur = static_cast<rlim_t>(seconds);
+    limit.rlim_max = std::min<rlim_t>(limit.rlim_max, limit.rlim_cur + 1);
+    setrlimit(RLIMIT_CPU, &limit);
+}
+
 /// A fault of the child is the child's: no handler of the parent's runs in it, nothing is printed,
 /// no core is left, and it does not outlive its parent.
 void isolate(pid_t parent) {
@@ -99,19 +115,28 @@ bool listen(int in, Clock::time_point end, std::string& said) {
     }
 }
 
-/// Waits for the child's end, at most until `end`, then ends it. The status; false where it had to
-/// be ended (or has been waited for by somebody else).
-bool reap(pid_t child, Clock::time_point end, int& status) {
+enum class Reaped { kStatus, kEnded, kLost };
+
+/// Waits for the child's end, at most until `end`, then ends it (kEnded). kLost: it has ended, but
+/// its status went elsewhere.
+Reaped reap(pid_t child, Clock::time_point end, int& status) {
     for (;;) {
         const pid_t ended = waitpid(child, &status, WNOHANG);
-        if (ended == child) return true;
-        if (ended < 0 && errno != EINTR) return false;
+        if (ended == child) return Reaped::kStatus;
+        if (ended < 0 && errno != EINTR) return Reaped::kLost;
         if (Clock::now() >= end) break;
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     kill(child, SIGKILL);
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
-    return false;
+    return Reaped::kEnded;
+}
+
+const char* why_lost() {
+    struct sigaction now {};
+    sigaction(SIGCHLD, nullptr, &now);
+    const bool ignored = now.sa_handler == SIG_IGN || (now.sa_flags & SA_NOCLDWAIT) != 0;
+    return ignored ? "SIGCHLD is ignored" : "something else waited for it";
 }
 
 /// Takes a message apart; false where it is not whole.
@@ -129,14 +154,19 @@ bool understand(const std::string& said, ChildResult& result) {
 std::string ChildResult::fate() const {
     if (finished) return "";
     if (timed_out) return fmt::format("did not end within {} s", seconds);
+    if (!lost.empty()) return fmt::format("ended, how is not known ({})", lost);
+    if (cpu_seconds > 0 && signal == SIGXCPU)
+        return fmt::format("did not end within {} s of the CPU", cpu_seconds);
     if (signal != 0) return fmt::format("ended with signal {} ({})", signal, strsignal(signal));
     return fmt::format("called exit({})", exit_code);
 }
 
-ChildResult run_in_child(const std::function<std::string()>& work, double seconds) {
+ChildResult run_in_child(const std::function<std::string()>& work, double seconds,
+                         int cpu_seconds) {
     const auto refuse = [](const char* what) {
         throw Error(ErrorCode::kResource, std::string(what) + " (" + std::strerror(errno) + ")");
     };
+    cpu_seconds = cpu_bound(cpu_seconds);
     int pipe_ends[2];
     if (pipe2(pipe_ends, O_CLOEXEC) != 0) refuse("cannot make a pipe");
     const pid_t parent = getpid();
@@ -148,11 +178,12 @@ ChildResult run_in_child(const std::function<std::string()>& work, double second
     }
     if (child == 0) {
         close(pipe_ends[0]);
+        limit_cpu(cpu_seconds);
         be_child(work, pipe_ends[1], parent);
     }
     close(pipe_ends[1]);
     ChildResult result;
-    result.seconds = seconds;
+    result.seconds = seconds, result.cpu_seconds = cpu_seconds;
     const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                         std::chrono::duration<double>(std::min(seconds, 1e6)));
     std::string said;
@@ -161,12 +192,17 @@ ChildResult run_in_child(const std::function<std::string()>& work, double second
     result.finished = understand(said, result);
     if (result.finished || late) kill(child, SIGKILL);  // it has nothing more to do
     int status = 0;
-    const bool ended =
+    const Reaped reaped =
         reap(child, result.finished || late ? Clock::time_point::max() : end, status);
     if (result.finished) return result;
-    result.timed_out = late || !ended;
-    if (ended && !late && WIFSIGNALED(status)) result.signal = WTERMSIG(status);
-    if (ended && !late && WIFEXITED(status)) result.exit_code = WEXITSTATUS(status);
+    result.timed_out = late || reaped == Reaped::kEnded;
+    if (result.timed_out) return result;
+    if (reaped == Reaped::kLost)
+        result.lost = why_lost();
+    else if (WIFSIGNALED(status))
+        result.signal = WTERMSIG(status);
+    else
+        result.exit_code = WEXITSTATUS(status);
     return result;
 }
 

@@ -1,6 +1,7 @@
 // What an engine knows besides its own code: formats, kernels, indexers and readers, those that
 // are built in and those of plugins.
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,8 +21,11 @@ struct Extensions {
     quant::KernelRegistry kernels = quant::KernelRegistry::built_in();
     sharding::IndexerRegistry indexers = {};
     sharding::CheckpointReaders readers = sharding::CheckpointReaders::built_in();
-    std::vector<std::string> plugins = {};  ///< "bitsandbytes 1.0", in order of their names
-    std::vector<PluginReport> loaded = {};  ///< the same, in order of loading, and what each added
+    std::vector<std::string> plugins = {};   ///< "bitsandbytes 1.0", in order of their names
+    std::vector<PluginReport> loaded = {};   ///< the same, in order of loading, and what each added
+    std::vector<PluginReport> refused = {};  ///< what was found besides, and why it is not here
+    /// Of plugins' indexers, for conformance: pieces to try them with.
+    std::map<std::string, std::vector<quant::StoredPiece>> examples = {};
 
     static const Extensions& built_in();
     /// options.extensions, or what is built in.
@@ -31,7 +35,8 @@ struct Extensions {
     std::string plugin_list() const;
 };
 
-/// Collective: every rank must have loaded the plugins that rank 0 has. Throws kUsage.
+/// Collective: every rank must have loaded the plugins that rank 0 has. Throws kUsage, with what
+/// the rank that differs knows of those that it lacks.
 void expect_same_plugins(comm::Communicator& comm, const Extensions& extensions);
 
 }  // namespace conclave::engine

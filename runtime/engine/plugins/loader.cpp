@@ -62,9 +62,11 @@ std::string fault_of(const PluginInfo& info) {
             info.struct_size, sizeof(PluginInfo));
     if (info.layout != plugin_layout())
         return fmt::format(
-            "lays out data otherwise ({:016x}) than this engine ({:016x}): build it with this "
-            "engine's headers, compiler and libraries",
-            info.layout, plugin_layout());
+            "lays out data otherwise ({:016x}, built with {}) than this engine ({:016x}, built "
+            "with "
+            "{}): build it with this engine's headers, compiler and libraries",
+            info.layout, printable(info.built_with ? info.built_with : "?"), plugin_layout(),
+            CONCLAVE_BUILT_WITH);
     if (!is_plugin_name(info.name))
         return fmt::format("its name is {}: 1 to 64 of a-z, 0-9, _ and -",
                            in_quotes(info.name ? info.name : ""));
@@ -134,11 +136,11 @@ std::string try_plugin(const std::string& file, const Extensions& before, CpuFea
 }
 
 /// Fills `report` where the plugin is refused.
-void run_trial(const std::string& file, const Extensions& before, CpuFeatures cpu, double seconds,
-               PluginReport& report) {
+void run_trial(const std::string& file, const Extensions& before, CpuFeatures cpu,
+               const TrialLimits& limits, PluginReport& report) {
     const SharedLine step;
-    const ChildResult child =
-        run_in_child([&] { return try_plugin(file, before, cpu, step); }, seconds);
+    const ChildResult child = run_in_child([&] { return try_plugin(file, before, cpu, step); },
+                                           limits.seconds, limits.cpu_seconds);
     if (!child.finished) {
         report.refusal = fmt::format("{} {}", step.text(), child.fate());
         return;
@@ -152,11 +154,11 @@ void run_trial(const std::string& file, const Extensions& before, CpuFeatures cp
     report.description = get_string(said, "description", file);
 }
 
-void load(const std::string& file, Extensions& extensions, bool trial, double trial_seconds,
+void load(const std::string& file, Extensions& extensions, bool trial, const TrialLimits& limits,
           PluginReport& report) {
     const CpuFeatures cpu = this_cpu();
     report.refusal = loaded_already("", file, extensions);
-    if (report.refusal.empty() && trial) run_trial(file, extensions, cpu, trial_seconds, report);
+    if (report.refusal.empty() && trial) run_trial(file, extensions, cpu, limits, report);
     if (!report.refusal.empty()) return;
     Staging staging(extensions);
     report.refusal = open_and_stage(file, extensions, staging, report);
@@ -165,7 +167,8 @@ void load(const std::string& file, Extensions& extensions, bool trial, double tr
     for (const quant::Kernel* k : staging.kernels())
         if (!cpu.has(k->isa))
             report.notes.push_back(
-                fmt::format("kernel {} needs {}, which this CPU lacks", k->name, isa_name(k->isa)));
+                fmt::format("kernel {} needs {}, which this CPU lacks: it is never chosen", k->name,
+                            isa_name(k->isa)));
     Extensions next = extensions;
     staging.add_to(next);
     next.loaded.push_back(report);
@@ -177,11 +180,11 @@ void load(const std::string& file, Extensions& extensions, bool trial, double tr
 }  // namespace
 
 PluginReport load_plugin(const std::string& file, Extensions& extensions, bool trial,
-                         double trial_seconds) {
+                         const TrialLimits& limits) {
     PluginReport report;
     report.file = file;
     try {
-        load(file, extensions, trial, trial_seconds, report);
+        load(file, extensions, trial, limits, report);
     } catch (const std::exception& e) {
         report.refusal = e.what();
     }
@@ -196,7 +199,8 @@ std::vector<PluginReport> load_plugins(const std::vector<std::string>& directori
         if (!seen.insert(canonical(directory)).second) continue;
         std::error_code failure;
         std::vector<std::string> files;
-        if (!fs::exists(directory, failure)) continue;
+        if (!fs::exists(directory, failure) && !failure) continue;
+        failure.clear();
         for (fs::directory_iterator it(directory, failure), end; !failure && it != end;
              it.increment(failure)) {
             std::error_code unreadable;
@@ -213,6 +217,8 @@ std::vector<PluginReport> load_plugins(const std::vector<std::string>& directori
         for (const std::string& file : files)
             reports.push_back(load_plugin(file, extensions, true));
     }
+    for (const PluginReport& report : reports)
+        if (!report.refusal.empty()) extensions.refused.push_back(report);
     return reports;
 }
 

@@ -20,6 +20,33 @@ bool has(const List& list, const std::string& name, Name&& name_of) {
                        [&](const auto& entry) { return name_of(entry) == name; });
 }
 
+/// What a model has that is not quantized: a format that found its config there would have them
+/// all.
+const char* const kFilesOfAnyModel[] = {"config.json",
+                                        "generation_config.json",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "model.safetensors.index.json",
+                                        "chat_template.json",
+                                        "processor_config.json",
+                                        "preprocessor_config.json"};
+
+/// What is wrong with a file that a format keeps its config in; empty: nothing.
+std::string fault_of_config_file(const std::string& file) {
+    const std::string_view end = ".json";
+    const bool plain = file.size() > end.size() && file.size() <= 2 * kMaxName &&
+                       file.ends_with(end) && std::all_of(file.begin(), file.end(), [](char c) {
+                           return c > 0x20 && c < 0x7f && c != '/' && c != '\\';
+                       });
+    if (!plain) return "which is no plain file name that ends in .json";
+    for (const char* any : kFilesOfAnyModel)
+        if (file == any) return "which models have that are not quantized";
+    return "";
+}
+
 /// What is wrong with a kernel's declaration; empty: nothing.
 std::string fault_of(const quant::Kernel& k) {
     if (!k.family || !*k.family) return "has no family";
@@ -75,6 +102,19 @@ void Staging::refuse_taken(const std::string& what, const std::string& name,
     refuse(fmt::format("{} {} is there already: of {}", what, in_quotes(name), owner));
 }
 
+/// The format that keeps its config in `file`; empty: none.
+std::string Staging::format_with(const std::string& file) const {
+    const auto keeps = [&](const quant::QuantizationFormat& f) {
+        return std::find(f.config_files.begin(), f.config_files.end(), file) !=
+               f.config_files.end();
+    };
+    for (const std::string& name : before_.formats.names())
+        if (keeps(*before_.formats.find(name))) return name;
+    for (const quant::QuantizationFormat& f : formats_)
+        if (keeps(f)) return f.name;
+    return "";
+}
+
 void Staging::add_format(quant::QuantizationFormat format) {
     check_name("a format", format.name);
     const std::string name = "format " + in_quotes(format.name);
@@ -83,9 +123,13 @@ void Staging::add_format(quant::QuantizationFormat format) {
     if (has(formats_, format.name, [](const auto& f) { return f.name; }))
         refuse(name + " is registered twice");
     if (!format.from_config) refuse(name + " has no from_config()");
-    for (const std::string& file : format.config_files)
-        if (file.empty() || file.find('/') != std::string::npos)
-            refuse(name + " keeps its config in " + in_quotes(file) + ", which is no file name");
+    for (const std::string& file : format.config_files) {
+        const std::string keeps = name + " keeps its config in " + in_quotes(file) + ", ";
+        if (const std::string fault = fault_of_config_file(file); !fault.empty())
+            refuse(keeps + fault);
+        if (const std::string owner = format_with(file); !owner.empty())
+            refuse(keeps + "as format " + in_quotes(owner) + " does");
+    }
     formats_.push_back(std::move(format));
 }
 
@@ -137,7 +181,10 @@ void Staging::list(PluginReport& report) const {
 
 void Staging::add_to(Extensions& extensions) const {
     for (const auto& f : formats_) extensions.formats.add(f);
-    for (const auto& i : indexers_) extensions.indexers.emplace(i.name, i.indexer);
+    for (const auto& i : indexers_) {
+        extensions.indexers.emplace(i.name, i.indexer);
+        extensions.examples.emplace(i.name, i.examples);
+    }
     for (auto k = kernels_.rbegin(); k != kernels_.rend(); ++k) extensions.kernels.add_front(*k);
     for (const auto& r : readers_) extensions.readers.add(r);
 }

@@ -46,6 +46,7 @@ class Staging final : public PluginRegistrar {
   private:
     [[noreturn]] void refuse(const std::string& why);
     void check_name(const std::string& what, const std::string& name);
+    std::string format_with(const std::string& file) const;
     void refuse_taken(const std::string& what, const std::string& name,
                       std::vector<std::string> PluginReport::*names);
 

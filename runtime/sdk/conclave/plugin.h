@@ -10,10 +10,15 @@
 //
 // What holds for every plugin:
 //
-// Lifetime. A plugin is loaded once per process, before any engine that uses it is made, and never
-//   unloaded. What it registers is kept until the process ends, and so is PluginHost.
-// Entry. conclave_plugin_register() is called twice: first in a child process, where it is tried
-//   out (a crash there is a refusal), then in the process itself. It should only register.
+// Lifetime. A plugin is never unloaded: its code, and PluginHost, stay until the process ends. What
+//   it registers, or what describe() and open() hand out, is kept as long as an engine or a Plugins
+//   of load_plugins() uses it, and destroyed on whichever thread lets go of it last: maybe late,
+//   when the process ends, never after its code is gone; at once where the plugin is refused.
+//   Kernels are not copied and must stay for ever.
+// Entry. Every call of load_plugins() that finds the plugin calls conclave_plugin_register() once
+//   in a child process, where it is tried out (a crash there is a refusal), and then, if nothing
+//   speaks against it, once in the process itself. It should only register, and so that a second
+//   call does the same.
 // Threads. Registered objects are used by several engines, ranks and threads at once: their const
 //   functions must be safe from any thread. conclave_plugin_register() runs on one thread.
 // Errors. Any function may throw conclave::Error (or std::exception, which becomes kInternal) but
@@ -37,6 +42,7 @@
 #include <string_view>
 #include <vector>
 
+#include "quant/activation.h"
 #include "quant/codec.h"
 #include "quant/encoding.h"
 #include "quant/kernel.h"
@@ -115,20 +121,38 @@ class PluginRegistrar {
 /// Grows with every change to what plugins and engine share.
 constexpr uint32_t kPluginAbi = 1;
 
+#ifdef JSON_DIAGNOSTICS
+constexpr uint64_t kJsonDiagnostics = JSON_DIAGNOSTICS;
+#else
+constexpr uint64_t kJsonDiagnostics = 0;
+#endif
+
 /// Differs where compilers or libraries lay out the shared types differently, as far as can be
 /// told from sizes.
 constexpr uint64_t plugin_layout() {
     uint64_t hash = 0xcbf29ce484222325u;
-    for (const uint64_t v :
-         {uint64_t{__GXX_ABI_VERSION}, uint64_t{NLOHMANN_JSON_VERSION_MAJOR},
-          uint64_t{NLOHMANN_JSON_VERSION_MINOR}, uint64_t{sizeof(std::string)},
-          uint64_t{sizeof(std::function<void()>)}, uint64_t{sizeof(Error)},
-          uint64_t{sizeof(quant::Encoding)}, uint64_t{sizeof(quant::StoredMatrix)},
-          uint64_t{sizeof(quant::StoredPiece)}, uint64_t{sizeof(quant::StagedRect)},
-          uint64_t{sizeof(quant::CodeTile)}, uint64_t{sizeof(quant::GemmCall)},
-          uint64_t{sizeof(quant::Kernel)}, uint64_t{sizeof(quant::PartDescriptor)},
-          uint64_t{sizeof(quant::QuantizationFormat)}, uint64_t{sizeof(sharding::OffsetTable)},
-          uint64_t{sizeof(sharding::StoredTensor)}, uint64_t{sizeof(sharding::CheckpointReader)}})
+    for (const uint64_t v : {uint64_t{__GXX_ABI_VERSION},
+                             uint64_t{NLOHMANN_JSON_VERSION_MAJOR},
+                             uint64_t{NLOHMANN_JSON_VERSION_MINOR},
+                             kJsonDiagnostics,
+                             uint64_t{sizeof(Json)},
+                             uint64_t{sizeof(std::string)},
+                             uint64_t{sizeof(std::function<void()>)},
+                             uint64_t{sizeof(Error)},
+                             uint64_t{sizeof(quant::PreparedInput)},
+                             uint64_t{sizeof(quant::Encoding)},
+                             uint64_t{sizeof(quant::StoredMatrix)},
+                             uint64_t{sizeof(quant::StoredPiece)},
+                             uint64_t{sizeof(quant::StagedRect)},
+                             uint64_t{sizeof(quant::CodeTile)},
+                             uint64_t{sizeof(quant::GemmCall)},
+                             uint64_t{sizeof(quant::Kernel)},
+                             uint64_t{sizeof(quant::PartDescriptor)},
+                             uint64_t{sizeof(quant::QuantizationFormat)},
+                             uint64_t{sizeof(sharding::OffsetTable)},
+                             uint64_t{sizeof(sharding::StoredTensor)},
+                             uint64_t{sizeof(sharding::Checkpoint)},
+                             uint64_t{sizeof(sharding::CheckpointReader)}})
         hash = (hash ^ v) * 0x100000001b3u;
     return hash;
 }
@@ -141,9 +165,24 @@ struct PluginInfo {
     const char* name;      ///< of the plugin: lower case, "bitsandbytes"
     const char* version;   ///< of the plugin
     const char* description;
+    const char* built_with;  ///< CONCLAVE_BUILT_WITH
 };
 
 }  // namespace conclave
+
+#define CONCLAVE_TEXT_OF_(x) #x
+#define CONCLAVE_TEXT_OF(x) CONCLAVE_TEXT_OF_(x)
+#ifdef __clang__
+#define CONCLAVE_COMPILER \
+    "clang " CONCLAVE_TEXT_OF(__clang_major__) "." CONCLAVE_TEXT_OF(__clang_minor__)
+#else
+#define CONCLAVE_COMPILER "g++ " CONCLAVE_TEXT_OF(__GNUC__) "." CONCLAVE_TEXT_OF(__GNUC_MINOR__)
+#endif
+#define CONCLAVE_JSON                                                           \
+    "json " CONCLAVE_TEXT_OF(NLOHMANN_JSON_VERSION_MAJOR) "." CONCLAVE_TEXT_OF( \
+        NLOHMANN_JSON_VERSION_MINOR) "." CONCLAVE_TEXT_OF(NLOHMANN_JSON_VERSION_PATCH)
+/// "g++ 12.2, json 3.11.2": for people, where layouts differ.
+#define CONCLAVE_BUILT_WITH CONCLAVE_COMPILER ", " CONCLAVE_JSON
 
 /// Defines the two symbols that a plugin exports; the body that follows registers, with `plugin`, a
 /// conclave::PluginRegistrar&. Once in a plugin, at file scope.
@@ -154,6 +193,7 @@ struct PluginInfo {
                                                          ::conclave::plugin_layout(),    \
                                                          name,                           \
                                                          version,                        \
-                                                         description};                   \
+                                                         description,                    \
+                                                         CONCLAVE_BUILT_WITH};           \
     extern "C" __attribute__((visibility("default"))) void conclave_plugin_register(     \
         ::conclave::PluginRegistrar& plugin)

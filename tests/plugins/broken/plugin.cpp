@@ -144,7 +144,7 @@ constexpr quant::Kernel kernel(const char* name) {
 #define BAD_NAME "bad"
 #endif
 extern "C" __attribute__((visibility("default"))) const PluginInfo conclave_plugin_info = {
-    BAD_SIZE, BAD_ABI, BAD_LAYOUT, BAD_NAME, "1.0", "one that must not be called"};
+    BAD_SIZE, BAD_ABI, BAD_LAYOUT, BAD_NAME, "1.0", "one that must not be called", "a\nbox 7"};
 #ifndef BAD_ENTRY_SYMBOL
 extern "C" __attribute__((visibility("default"))) void conclave_plugin_register(PluginRegistrar&) {
     std::abort();
@@ -175,6 +175,8 @@ CONCLAVE_PLUGIN(NAME, "1.0", "for tests") {
     std::exit(3);
 #elif defined(HANGS)
     for (;;) pause();
+#elif defined(SPINS)
+    for (const volatile int on = 1; on != 0;) continue;
 #elif defined(NOTHING)
 #elif defined(TAKEN)
     plugin.add_kernel(kFirst);
@@ -182,6 +184,12 @@ CONCLAVE_PLUGIN(NAME, "1.0", "for tests") {
         plugin.add_format(format(host, TAKEN));
     } catch (const std::exception&) {  // it must not help
     }
+#elif defined(CONFIG_FILE)
+    auto f = format(host, "keeper");
+    f.config_files = {CONFIG_FILE};
+    plugin.add_format(f);
+    f.name = "keeper2";
+    if (std::string(CONFIG_FILE) == "own.json") plugin.add_format(f);
 #elif defined(CLAIMS)
     auto f = format(host, "greedy");
     f.claims = []([[maybe_unused]] const Json& config) { return CLAIMS; };
@@ -192,7 +200,9 @@ CONCLAVE_PLUGIN(NAME, "1.0", "for tests") {
 #elif defined(KERNEL_ONLY) || defined(BAD_INSTRUCTION) || defined(BAD_FUNCTION)
     plugin.add_kernel(kFirst);
 #else
-    plugin.add_format(format(host, NAME "-format"));
+    auto f = format(host, NAME "-format");
+    f.config_files = {NAME "_config.json"};
+    plugin.add_format(f);
     plugin.add_indexer(NAME "-rows", std::make_shared<Rows>(0),
                        {{quant::PieceRole::kCodes, "t", 2, 8, 24, NAME "-rows"}});
     plugin.add_kernel(kFirst);
