@@ -136,6 +136,37 @@ TEST(Conform, ASoundPluginBreaksNothing) {
     }
 }
 
+/// Of toy's indexer without its format.
+ConformReport conform_indexer(const char* variant, const char* bug) {
+    setenv(variant, "1", 1);
+    setenv("TOY_BUG", bug, 1);
+    const ConformReport report = conform(toy_options());
+    unsetenv(variant);
+    return report;
+}
+
+TEST(Conform, AnIndexerIsTriedWithItsExamples) {
+    const ConformReport sound = conform_indexer("TOY_EXAMPLES", "");
+    EXPECT_TRUE(sound.sound()) << summary(sound);
+    EXPECT_EQ(sound.count(State::kNotChecked), 0) << summary(sound);
+    for (const ConformLaw& law : conform_laws()) {
+        if (!law.name.starts_with("indexer.")) continue;
+        bool held = false;
+        for (const ConformResult& r : sound.results)
+            held = held || (r.law == law.name && r.subject == "indexer toy" &&
+                            r.state == State::kHeld && r.cases == toy_options().cases);
+        EXPECT_TRUE(held) << law.name;
+    }
+    const ConformReport broken = conform_indexer("TOY_EXAMPLES", "indexer-missing");
+    EXPECT_NE(summary(broken).find("indexer.rows | indexer toy | BROKEN piece t of 5 x 7"),
+              std::string::npos)
+        << summary(broken);
+    const ConformReport none = conform_indexer("TOY_NO_FORMAT", "indexer-missing");
+    EXPECT_EQ(summary(none),
+              "indexer.* | indexer toy | not it has no examples, no format of the plugin has a "
+              "sample, and no checkpoint was given\n");
+}
+
 TEST(Conform, TheSameSeedSaysTheSame) {
     setenv("TOY_BUG", "group-boundary", 1);
     ConformOptions options = toy_options();

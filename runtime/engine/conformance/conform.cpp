@@ -38,10 +38,7 @@ class Conformance {
             if (options_.format.empty() || options_.format == name) check_samples(name);
         if (!options_.checkpoint.empty()) check_checkpoint();
         if (!options_.format.empty()) return runner_.report();
-        if (!subjects_)
-            for (const std::string& name : plugin_.indexers)
-                runner_.skip("indexer.*", "indexer " + name,
-                             "no format of the plugin has a sample, and no checkpoint was given");
+        for (const std::string& name : plugin_.indexers) check_examples(name);
         for (const quant::Kernel* kernel : extensions_->kernels.kernels())
             if (everything || contains(plugin_.kernels, kernel->name)) check_kernel_of(*kernel);
         if (options_.checkpoint.empty())
@@ -61,13 +58,13 @@ class Conformance {
         std::error_code none;
         if (!std::filesystem::exists(options_.plugin, none))
             throw Error(ErrorCode::kMissingFile, "there is no such plugin").file(options_.plugin);
-        constexpr double kSeconds = 20;
+        const TrialLimits limits;
         const ChildResult trial = run_in_child(
             [&] {
                 Extensions apart = extensions;
                 return load_plugin(options_.plugin, apart, false).refusal;
             },
-            kSeconds);
+            limits.seconds, limits.cpu_seconds);
         std::string refusal = trial.finished ? trial.output : "loading it " + trial.fate();
         if (refusal.empty()) {
             plugin_ = load_plugin(options_.plugin, extensions, false);
@@ -163,6 +160,23 @@ class Conformance {
             if (!held && law.blocks)
                 return skip_decoding(subject, std::string(law.name) + " is broken");
         }
+    }
+
+    /// The pieces that an indexer's plugin names itself.
+    void check_examples(const std::string& name) {
+        const std::string subject = "indexer " + name;
+        const auto& examples = extensions_->examples.at(name);
+        if (examples.empty() && !subjects_)
+            runner_.skip("indexer.*", subject,
+                         "it has no examples, no format of the plugin has a sample, and no "
+                         "checkpoint was given");
+        if (examples.empty()) return;
+        const sharding::ShardIndexer& indexer = *extensions_->indexers.at(name);
+        for (const IndexerLaw& law : indexer_laws())
+            if (!runner_.run(law.name, subject, [&](const Trial& trial) {
+                    return search_indexer(law, indexer, indexed_cases(examples, {}, trial), trial);
+                }))
+                return runner_.skip("indexer.*", subject, std::string(law.name) + " is broken");
     }
 
     /// The laws of codecs and ranks that were not checked so far, in one result.

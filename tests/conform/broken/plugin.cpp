@@ -60,6 +60,12 @@ CONCLAVE_PLUGIN("toy", "1.0", "a format, an indexer, a kernel and a reader, each
     const char* bug = std::getenv("TOY_BUG");
     toy::bug() = bug ? bug : "";
     if (toy::has("register")) std::abort();
+    if (std::getenv("TOY_EXAMPLES")) {  // an indexer by itself
+        plugin.add_indexer("toy", toy::indexer(),
+                           {{conclave::quant::PieceRole::kCodes, "t", 1, 5, 7, "toy", 2}});
+        return;
+    }
+    if (std::getenv("TOY_NO_FORMAT")) return plugin.add_indexer("toy", toy::indexer(), {});
     plugin.add_format(toy::format(plugin.host()));
     plugin.add_indexer("toy", toy::indexer(), {});
     plugin.add_kernel(toy::kernel());
