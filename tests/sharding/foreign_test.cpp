@@ -79,9 +79,8 @@ class Placed final : public ShardIndexer {
 std::string outcome(const std::function<void(StoredMatrix&)>& spoil,
                     const IndexerRegistry& indexers = {}) {
     testing::TempDir dir;
-    testing::write_safetensors(
-        dir / "model.safetensors",
-        {{"w.weight", "U8", {48, 64}, std::string(48 * 64, 7)}});
+    testing::write_safetensors(dir / "model.safetensors",
+                               {{"w.weight", "U8", {48, 64}, std::string(48 * 64, 7)}});
     const auto failures = test::run_ranks_collect(2, [&](comm::Communicator& comm) {
         const auto checkpoint = Checkpoint::open(dir.path());
         const Format format(spoil);

@@ -198,7 +198,7 @@ TEST(Loader, ANarrowCutReadsWholeStripesAndSaysSo) {
     });
 }
 
-/// Reads each row of the tensor whole, in two ranges; the phase is the first column.
+/// Reads each row of the tensor whole, in two ranges.
 class HalvesIndexer final : public ShardIndexer {
   public:
     OffsetTable index(const quant::StoredPiece& p, const quant::StoredRect& rect) const override {
@@ -209,7 +209,8 @@ class HalvesIndexer final : public ShardIndexer {
             const auto half = static_cast<uint64_t>(row_bytes / 2);
             t.ranges.push_back({row, half});
             t.ranges.push_back({row + half, static_cast<uint64_t>(row_bytes) - half});
-            t.rows.push_back({(r - rect.rows.begin) * row_bytes, rect.cols.begin});
+            t.rows.push_back(
+                {(r - rect.rows.begin) * row_bytes + rect.cols.begin * p.element_bytes, 0});
         }
         return t;
     }
