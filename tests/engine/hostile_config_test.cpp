@@ -69,7 +69,8 @@ void expect_refused(const std::string& config, int code, const std::vector<std::
             EXPECT_NE(o.what.find(w), std::string::npos) << "'" << w << "' is not in: " << o.what;
     }
 #if !defined(__SANITIZE_THREAD__)  // its shadow memory counts
-    EXPECT_LT(peak_bytes() - before, int64_t{64} << 20);
+    // Each of the three ranks holds a text of its own, and may do so at the same moment.
+    EXPECT_LT(peak_bytes() - before, 3 * (int64_t{64} << 20));
 #else
     (void)before;
 #endif
