@@ -6,24 +6,10 @@
 
 #include "quant/activation.h"
 #include "quant/dequantize.h"
+#include "runtime/base/serial_executor.h"
 #include "tests/quant/multiply.h"
 
 namespace conclave::quant::test {
-
-class Serial final : public Executor {
-  public:
-    int nodes() const override { return 1; }
-    int threads(int) const override { return 1; }
-    int threads() const override { return 1; }
-    void parallel_for(std::span<const int64_t> tasks,
-                      FunctionRef<void(int, int64_t)> task) override {
-        for (int64_t i = 0; i < tasks[0]; ++i) task(0, i);
-    }
-    void parallel_for(int64_t tasks, FunctionRef<void(int64_t)> task) override {
-        for (int64_t i = 0; i < tasks; ++i) task(i);
-    }
-    std::byte* scratch(size_t) override { return nullptr; }
-};
 
 /// What an E4M3 code stands for; `top`: what 0x7f does.
 inline float e4m3(int64_t code, float top) {
@@ -214,7 +200,7 @@ struct Rows {
                 whole_row(groups, &x[static_cast<size_t>(r * w.k)], r % 3 == 1);
             return;
         }
-        Serial serial;
+        SerialExecutor serial;
         Workspace workspace;
         const VectorOps& ops = vector_ops(detect_cpu());
         PreparedInput input(x.data(), w.k, count, w.k, ops, serial, workspace);

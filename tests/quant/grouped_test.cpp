@@ -249,7 +249,7 @@ INSTANTIATE_TEST_SUITE_P(All, Grouped, testing::ValuesIn(family("grouped")),
 /// A row of int8 input is read back as what the rule makes of x.
 TEST(Int8Input, RowsAreGatheredAndRoundedBlockByBlock) {
     Random random(6);
-    Serial serial;
+    SerialExecutor serial;
     Workspace workspace;
     const VectorOps& ops = vector_ops(detect_cpu());
     for (int round = 0; round < 60; ++round) {
@@ -298,7 +298,7 @@ TEST(Int8Input, RowsAreGatheredAndRoundedBlockByBlock) {
 
 TEST(Int8Input, OneFormServesAllLayoutsOfTheSameBlocks) {
     Random random(7);
-    Serial serial;
+    SerialExecutor serial;
     Workspace workspace;
     const auto x = random.normals(512);
     PreparedInput input(x.data(), 512, 1, 512, vector_ops(detect_cpu()), serial, workspace);

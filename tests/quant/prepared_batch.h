@@ -30,7 +30,7 @@ inline std::vector<float> prepare_batch(const ActivationRule& rule, const std::v
             layout.k = held.size();
             layout.encoding.code = CodeType::kU8;
             layout.groups = std::make_shared<Grouping>(uniform_grouping(held, 0));
-            Serial serial;
+            SerialExecutor serial;
             Workspace workspace;
             PreparedInput input(x.data() + held.begin, width, rows, held.size(), ops, serial,
                                 workspace);

@@ -9,6 +9,7 @@
 #include "quant/activation.h"
 #include "quant/dequantize.h"
 #include "runtime/base/half.h"
+#include "runtime/base/serial_executor.h"
 #include "runtime/engine/conformance/random.h"
 #include "runtime/engine/conformance/search.h"
 
@@ -22,21 +23,6 @@ using quant::Grouping;
 using quant::Kernel;
 using quant::Run;
 using quant::XType;
-
-class Serial final : public Executor {
-  public:
-    int nodes() const override { return 1; }
-    int threads(int) const override { return 1; }
-    int threads() const override { return 1; }
-    void parallel_for(std::span<const int64_t> tasks,
-                      FunctionRef<void(int, int64_t)> task) override {
-        for (int64_t i = 0; i < tasks[0]; ++i) task(0, i);
-    }
-    void parallel_for(int64_t tasks, FunctionRef<void(int64_t)> task) override {
-        for (int64_t i = 0; i < tasks; ++i) task(i);
-    }
-    std::byte* scratch(size_t) override { return nullptr; }
-};
 
 /// Levels that are whole steps of a power of two, or not.
 std::shared_ptr<const quant::Codebook> random_codebook(Random& random) {
@@ -280,7 +266,7 @@ KernelRows::KernelRows(const Kernel& kernel, const KernelMatrix& w, int64_t coun
     Random random(seed);
     std::vector<float> x(static_cast<size_t>(count * w.k()));
     for (float& v : x) v = random.number();
-    Serial serial;
+    SerialExecutor serial;
     Workspace workspace;
     quant::PreparedInput input(x.data(), w.k(), count, w.k(), quant::vector_ops(detect_cpu()),
                                serial, workspace);

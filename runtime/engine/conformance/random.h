@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "quant/dummy.h"
+
 namespace conclave::engine::conformance {
 
 class Random {
@@ -10,10 +12,9 @@ class Random {
     explicit Random(uint64_t seed) : state_(seed) {}
 
     uint64_t bits() {  // splitmix64
-        uint64_t z = state_ += 0x9e3779b97f4a7c15u;
-        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-        return z ^ z >> 31;
+        const uint64_t v = quant::mixed(state_);
+        state_ += 0x9e3779b97f4a7c15u;
+        return v;
     }
     /// lo .. hi, both inclusive.
     int64_t in(int64_t lo, int64_t hi) {
