@@ -349,6 +349,7 @@ LoadStats load_weights(const Checkpoint& checkpoint, const IndexerRegistry& inde
     size_t next = 0;
     for (int64_t round = 0; round < rounds; ++round) {
         comm::together(comm, [&] {
+            comm.poll_abort();
             const uint64_t until = stats.needed_bytes * static_cast<uint64_t>(round + 1) /
                                    static_cast<uint64_t>(rounds);
             size_t last = next;

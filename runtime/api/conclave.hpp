@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "runtime/base/error.h"
+#include "runtime/comm/transport.h"
 #include "runtime/engine/types.h"
 
 namespace conclave {
@@ -34,10 +35,10 @@ namespace comm {
 class Communicator;
 }
 
-const char* version();  ///< "0.1.0"
+CONCLAVE_API const char* version();  ///< "0.1.0"
 
 /// The ranks of an engine. A cheap copyable handle.
-class Comm {
+class CONCLAVE_API Comm {
   public:
     static Comm self();                         ///< one rank
     static std::vector<Comm> local(int ranks);  ///< N ranks as threads of this process
@@ -53,6 +54,9 @@ class Comm {
     std::shared_ptr<comm::Communicator> impl_;
 };
 
+/// Ranks that talk through the host's functions. Not collective.
+CONCLAVE_API Comm comm_from_transport(Transport transport);
+
 // ---- formats, kernels and readers from outside
 // -----------------------------------------------------------------------------------------
 
@@ -65,11 +69,11 @@ struct Plugins {
 /// taken by an earlier plugin are refused. Each is tried in a child process first (by fork: call
 /// this before MPI is initialised), so that what crashes or lies is refused with the reason. Not
 /// for two threads at once. Plugins stay loaded until the process ends.
-Plugins load_plugins(const std::vector<std::string>& directories);
+CONCLAVE_API Plugins load_plugins(const std::vector<std::string>& directories);
 
 /// CONCLAVE_PLUGIN_PATH's directories, then those that belong to the running program: plugins
 /// beside it (a build tree), ../lib/conclave/plugins (installed).
-std::vector<std::string> default_plugin_path();
+CONCLAVE_API std::vector<std::string> default_plugin_path();
 
 // ---- what a checkpoint is (safe on hostile files)
 // ------------------------------------------------
@@ -99,8 +103,10 @@ struct ModelSummary {
 
 /// From config.json and headers alone: of `options` the model, its load_format and extensions
 /// matter. Without `weights` only the JSON files need be there.
-ModelSummary inspect(const EngineOptions& options, bool weights = true);
-ModelSummary inspect(const std::string& path, bool weights = true);
+CONCLAVE_API ModelSummary inspect(const EngineOptions& options, bool weights = true);
+CONCLAVE_API ModelSummary inspect(const std::string& path, bool weights = true);
+/// What `conclave inspect --json` writes, without a newline at the end.
+CONCLAVE_API std::string to_json(const ModelSummary& model);
 
 // ---- what running it would take
 // ----------------------------------------------------------------------
@@ -133,21 +139,22 @@ struct LoadPlan {
 };
 
 /// For `ranks` ranks, from config.json and headers alone; needs no ranks.
-LoadPlan plan(const EngineOptions& options, int ranks);
+CONCLAVE_API LoadPlan plan(const EngineOptions& options, int ranks);
+CONCLAVE_API std::string to_json(const LoadPlan& plan);
 
 // ---- running it
 // -----------------------------------------------------------------------------------------
 
 /// Collective. Bytes per second that the threads of all ranks read together from memory in 2 MiB
 /// pages, doing nothing else: the best of a few passes. The floor of decoding.
-double read_bandwidth(const EngineOptions& options, const Comm& comm);
+CONCLAVE_API double read_bandwidth(const EngineOptions& options, const Comm& comm);
 
 /// Collective. Writes the model as a plain Hugging Face checkpoint; the files are the same bytes at
 /// any number of ranks. `options` as for Engine; its progress and log are used.
-DequantizeReport dequantize(const EngineOptions& options, const DequantizeOptions& to,
-                            const Comm& comm);
+CONCLAVE_API DequantizeReport dequantize(const EngineOptions& options, const DequantizeOptions& to,
+                                         const Comm& comm);
 
-class Engine {
+class CONCLAVE_API Engine {
   public:
     /// Collective. Loads the model.
     Engine(const EngineOptions& options, const Comm& comm);
@@ -173,6 +180,8 @@ class Engine {
     std::vector<TokenOutput> step();
     /// Other ranks: take part in steps until rank 0 shuts down.
     void follow();
+    /// Other ranks: take part in one step of rank 0's; false if it shut down instead.
+    bool follow_step();
     /// Rank 0: ends follow() on all ranks. The destructor of rank 0 does not do it.
     void shutdown();
 
@@ -184,7 +193,7 @@ class Engine {
 // ---- text
 // -------------------------------------------------------------------------------------------------
 
-class TextStream {
+class CONCLAVE_API TextStream {
   public:
     std::string add(int32_t id);  ///< the text that `id` completes; whole UTF-8 characters only
     std::string finish();         ///< what was held back
@@ -200,7 +209,7 @@ class TextStream {
     std::unique_ptr<Impl> impl_;
 };
 
-class Tokenizer {
+class CONCLAVE_API Tokenizer {
   public:
     /// The tokenizer.json of a model directory; nullopt where there is none.
     static std::optional<Tokenizer> open(const std::string& model);
@@ -226,6 +235,7 @@ struct HostTensor {
 };
 
 /// Reads one tensor of a .safetensors file whole; nullopt if the file has no such tensor.
-std::optional<HostTensor> read_tensor(const std::string& file, const std::string& name);
+CONCLAVE_API std::optional<HostTensor> read_tensor(const std::string& file,
+                                                   const std::string& name);
 
 }  // namespace conclave

@@ -9,12 +9,12 @@
 namespace conclave {
 
 /// Every law, in the order in which they are checked.
-const std::vector<ConformLaw>& conform_laws();
+CONCLAVE_API const std::vector<ConformLaw>& conform_laws();
 
 /// Checks the laws, each in a child process (by fork: call this from a process of one thread,
 /// before MPI is initialised), so that what crashes or never ends is a broken law. A plugin stays
 /// loaded until the process ends. Throws kUsage, kMissingFile, and for a checkpoint what inspect()
 /// would name as the reason.
-ConformReport conform(const ConformOptions& options);
+CONCLAVE_API ConformReport conform(const ConformOptions& options);
 
 }  // namespace conclave

@@ -5,7 +5,7 @@
 namespace conclave {
 
 /// Initialises MPI (funneled) if nobody has, and finalises it if it did. One per process.
-class MpiSession {
+class CONCLAVE_API MpiSession {
   public:
     MpiSession(int* argc, char*** argv);
     ~MpiSession();
@@ -21,6 +21,6 @@ class MpiSession {
 
 /// `mpi_comm` points to the host's MPI_Comm, which is duplicated once and otherwise left alone.
 /// Collective. (A pointer, so that this header needs no mpi.h; see conclave_mpi.h for C.)
-Comm comm_from_mpi(const void* mpi_comm);
+CONCLAVE_API Comm comm_from_mpi(const void* mpi_comm);
 
 }  // namespace conclave

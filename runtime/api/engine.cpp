@@ -53,6 +53,7 @@ void Engine::cancel(SequenceId id) { impl_->engine.cancel(id); }
 bool Engine::has_work() const { return impl_->engine.has_work(); }
 std::vector<TokenOutput> Engine::step() { return impl_->engine.step(); }
 void Engine::follow() { impl_->engine.follow(); }
+bool Engine::follow_step() { return impl_->engine.follow_step(); }
 void Engine::shutdown() { impl_->engine.shutdown(); }
 
 }  // namespace conclave

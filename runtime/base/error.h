@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "runtime/base/visibility.h"
+
 namespace conclave {
 
 enum class ErrorCode {
@@ -16,6 +18,7 @@ enum class ErrorCode {
     kComm,         ///< a collective failed, or a peer is gone
     kCancelled,    ///< the host asked to stop
     kInternal,     ///< a broken invariant: a bug of ours
+    kHost,         ///< a callback of the host failed; host_status() says how
 };
 
 /// sysexits-like process exit code: 2, 65, 66, 78 are permanent (a supervisor must not restart).
@@ -36,6 +39,7 @@ constexpr int exit_code(ErrorCode code) {
         case ErrorCode::kCancelled:
             return 130;
         case ErrorCode::kInternal:
+        case ErrorCode::kHost:
             return 70;
     }
     return 70;
@@ -43,7 +47,7 @@ constexpr int exit_code(ErrorCode code) {
 
 /// throw Error(kBadContent, "tensor has the wrong shape").file(f).tensor(t).expected(a).found(b);
 /// what() == "tensor has the wrong shape: file F, tensor T: expected A, found B".
-class Error : public std::exception {
+class CONCLAVE_API Error : public std::exception {
   public:
     Error(ErrorCode code, std::string message) : code_(code), message_(std::move(message)) {
         compose();
@@ -54,8 +58,14 @@ class Error : public std::exception {
     Error& expected(std::string v) { return set(expected_, std::move(v)); }
     Error& found(std::string v) { return set(found_, std::move(v)); }
     Error& rank(int v) { return set(rank_, std::to_string(v)); }
+    /// Of kHost: what the callback returned. It travels with the error to all ranks.
+    Error& host_status(int v) {
+        host_status_ = v;
+        return *this;
+    }
 
     ErrorCode code() const { return code_; }
+    int host_status() const { return host_status_; }
     bool has_rank() const { return !rank_.empty(); }
     const char* what() const noexcept override { return what_.c_str(); }
 
@@ -82,6 +92,7 @@ class Error : public std::exception {
     }
 
     ErrorCode code_;
+    int host_status_ = 0;
     std::string message_, file_, tensor_, rank_, expected_, found_, what_;
 };
 

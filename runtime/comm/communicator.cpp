@@ -9,6 +9,14 @@
 
 namespace conclave::comm {
 
+void Communicator::poll_abort() {
+    if (!abort_) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_poll_) return;
+    next_poll_ = now + std::chrono::milliseconds(20);
+    if (abort_()) throw Error(ErrorCode::kCancelled, "the host asked to stop");
+}
+
 void agree(Communicator& comm, const Error* error) {
     const auto ranks = static_cast<size_t>(comm.size());
     const uint8_t failed = error != nullptr;

@@ -7,8 +7,10 @@
 // the deadline passes, it throws kComm and names the rank that did not arrive and the phase.
 // After either, the communicator stays poisoned: each later collective throws the same Error.
 #pragma once
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <new>
 #include <span>
@@ -31,8 +33,12 @@ class Communicator {
 
     virtual int rank() const = 0;
     virtual int size() const = 0;
-    /// "mpi", "local" or "self".
+    /// "mpi", "local", "self" or "transport".
     virtual const char* backend() const = 0;
+    /// What carries it and how: "Open MPI 4.1.4, MPI_THREAD_FUNNELED"; empty where nothing does.
+    virtual std::string library() const { return {}; }
+    /// Throws kUsage where the calling thread may not use it.
+    virtual void check_thread() const {}
     /// Name of this rank's host, for messages.
     virtual std::string host() const = 0;
     /// This rank's index among the ranks of its host, and their number.
@@ -65,6 +71,16 @@ class Communicator {
     virtual void set_phase(const char* phase) noexcept = 0;
 
     virtual CommStats stats() const = 0;
+
+    /// Asked whether to stop, about every 20 ms, in every wait and by poll_abort(). What it throws
+    /// ends the wait, on all ranks. Empty: never asked.
+    void set_abort(std::function<bool()> abort) { abort_ = std::move(abort); }
+    /// For whoever computes for long between collectives: throws kCancelled if asked to stop.
+    void poll_abort();
+
+  private:
+    std::function<bool()> abort_;
+    std::chrono::steady_clock::time_point next_poll_{};
 };
 
 /// Collective. Every rank says whether it is well (`error` null) or not; if any is not, the error

@@ -38,6 +38,7 @@ bool names_rank(const Error& error) noexcept {
 ErrorText pack_error(const Error& error, int rank) noexcept {
     ErrorText packed;
     packed.code = static_cast<uint32_t>(error.code());
+    packed.host_status = error.host_status();
     try {
         Error named = error;
         if (rank >= 0 && !names_rank(error)) named.rank(rank);
@@ -49,10 +50,11 @@ ErrorText pack_error(const Error& error, int rank) noexcept {
 }
 
 Error unpack_error(const ErrorText& packed) {
-    if (packed.code > static_cast<uint32_t>(ErrorCode::kInternal) ||
+    if (packed.code > static_cast<uint32_t>(ErrorCode::kHost) ||
         packed.length > kErrorTextBytes)
         return Error(ErrorCode::kComm, "a peer sent an error that cannot be read");
-    return Error(static_cast<ErrorCode>(packed.code), std::string(packed.text, packed.length));
+    return Error(static_cast<ErrorCode>(packed.code), std::string(packed.text, packed.length))
+        .host_status(packed.host_status);
 }
 
 }  // namespace conclave::comm

@@ -15,6 +15,7 @@ constexpr size_t kErrorTextBytes = 2048;
 struct ErrorText {
     uint32_t code = 0;
     uint32_t length = 0;
+    int32_t host_status = 0;
     char text[kErrorTextBytes] = {};
 };
 

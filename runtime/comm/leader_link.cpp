@@ -197,7 +197,7 @@ void LeaderLink::wait() {
         if (done != 0) return;
         if (backoff.pause()) continue;
         segment_.check_poison();
-        receive_poison();
+        segment_.poll();
         if (const std::string who = missing_hosts(true); !who.empty()) {
             if (departed == Clock::time_point{}) departed = Clock::now();
             if (Clock::now() - departed > kFarewellLead)

@@ -67,7 +67,9 @@ class LocalCommunicator final : public Communicator {
         : world_(std::move(world)),
           backend_(backend),
           host_(host_name()),
-          segment_(world_->region(), {rank, numbers(ranks), host_, world_->slot_bytes()}) {}
+          segment_(world_->region(), {rank, numbers(ranks), host_, world_->slot_bytes()}) {
+        segment_.set_poll([this] { poll_abort(); });
+    }
 
     int rank() const override { return segment_.rank(); }
     int size() const override { return segment_.ranks(); }

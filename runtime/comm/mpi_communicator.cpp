@@ -203,7 +203,10 @@ class MpiCommunicator final : public Communicator {
         link_ = std::make_unique<LeaderLink>(
             comm_.get(), *map_, *segment_,
             std::clamp<size_t>(options.max_message_bytes, 1, std::numeric_limits<int>::max()));
-        if (map_->leads()) segment_->set_poll([link = link_.get()] { link->receive_poison(); });
+        segment_->set_poll([this] {
+            if (map_->leads()) link_->receive_poison();
+            poll_abort();
+        });
         link_->connect();
     }
 

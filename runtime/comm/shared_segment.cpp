@@ -116,12 +116,21 @@ void SharedSegment::step() {
         if (load(member(r).arrived) < step_) wait_for(r);
 }
 
+void SharedSegment::poll() {
+    if (!poll_) return;
+    try {
+        poll_();
+    } catch (const Error& e) {
+        fail(e);
+    }
+}
+
 void SharedSegment::wait_for(int rank) {
     Backoff backoff(crowded_);
     while (load(member(rank).arrived) < step_) {
         if (backoff.pause()) continue;
         check_poison();
-        if (poll_) poll_();
+        poll();
         // A rank publishes before it leaves: look at `left` first, then once more at `arrived`.
         if (has_left(rank) && load(member(rank).arrived) < step_)
             fail_missing(departure_text(), true);

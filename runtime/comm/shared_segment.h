@@ -82,8 +82,9 @@ class SharedSegment {
 
     void set_phase(const char* phase) noexcept;
 
-    /// Called in every wait that takes longer than a spin; may throw.
+    /// Called in every wait that takes longer than a spin. What it throws poisons the segment.
     void set_poll(std::function<void()> poll) { poll_ = std::move(poll); }
+    void poll();
 
   private:
     struct Head;

@@ -57,6 +57,7 @@ void DecoderModel::forward(StepContext& context, const StepBatch& batch, KvCache
     embedding_.apply(context, batch.tokens, h);
     for (size_t i = 0; i < blocks_.size(); ++i) {
         const DecoderBlock& b = blocks_[i];
+        context.comm.poll_abort();
         context.comm.set_phase(fmt::format("layer {} attention", i).c_str());
         b.attention_norm.apply(context, h, rows, normed);
         b.attention.apply(context, batch, {cos, sin, half}, cache, static_cast<int64_t>(i), normed,

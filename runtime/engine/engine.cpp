@@ -24,9 +24,21 @@ struct Engine::Gathered {
 
 Engine::Engine(const EngineOptions& options, std::shared_ptr<comm::Communicator> comm)
     : comm_(std::move(comm)), log_(options.log), deadline_(options.deadline_seconds) {
+    comm_->check_thread();
     comm_->set_deadline(deadline_);
-    load(options);
+    comm_->set_abort(options.abort);
+    try {
+        load(options);
+        expert_tp_->set_abort(options.abort);
+    } catch (const Error& e) {
+        // Of this rank alone: the others learn of it so.
+        if (e.code() == ErrorCode::kCancelled || e.code() == ErrorCode::kHost) comm_->poison(e);
+        comm_->set_abort({});
+        throw;
+    }
 }
+
+Engine::~Engine() { comm_->set_abort({}); }
 
 template <class Body>
 void Engine::guarded(Body&& body) {
@@ -41,6 +53,9 @@ void Engine::guarded(Body&& body) {
         throw e;
     } catch (const std::exception& e) {
         comm_->poison(Error(ErrorCode::kInternal, e.what()));
+        throw;
+    } catch (...) {  // the host's callbacks may throw anything
+        comm_->poison(Error(ErrorCode::kHost, "a callback threw"));
         throw;
     }
 }
@@ -61,15 +76,17 @@ SequenceId Engine::add(SequenceRequest request) {
 
 std::vector<TokenOutput> Engine::step() {
     CONCLAVE_CHECK(scheduler_ && !down_);
+    comm_->check_thread();
     std::vector<TokenOutput> out;
     for (SequenceId id : scheduler_->take_cancelled())
         out.push_back({id, -1, FinishReason::kCancelled});
     StepMessage message = scheduler_->plan();
-    if (message.entries.empty()) return out;
+    stats_.step_sequences = message.entries.size();
     guarded([&] {
         const auto begin = std::chrono::steady_clock::now();
-        message.candidates = candidates_wanted();
+        message.candidates = message.entries.empty() ? 0 : candidates_wanted();
         exchange_step(*comm_, limits_, message);
+        if (message.entries.empty()) return;
         Gathered gathered;
         run(message, gathered);
         bool prompt = false;
@@ -87,25 +104,34 @@ std::vector<TokenOutput> Engine::step() {
 }
 
 void Engine::follow() {
+    while (follow_step()) {
+    }
+}
+
+bool Engine::follow_step() {
     CONCLAVE_CHECK(comm_->rank() != 0);
+    comm_->check_thread();
+    if (down_) return false;
     guarded([&] {
-        while (!down_) {
-            StepMessage message;
-            // Rank 0 may be idle for as long as it likes between steps.
-            comm_->set_phase("waiting for a step");
-            comm_->set_deadline(0);
-            exchange_step(*comm_, limits_, message);
-            comm_->set_deadline(deadline_);
-            down_ = message.shutdown;
-            Gathered none;
-            if (!down_) run(message, none);
-        }
+        StepMessage message;
+        // Rank 0 may be idle for as long as it likes between steps.
+        comm_->set_phase("waiting for a step");
+        comm_->set_deadline(0);
+        exchange_step(*comm_, limits_, message);
+        comm_->set_deadline(deadline_);
+        down_ = message.shutdown;
+        stats_.step_sequences = message.entries.size();
+        if (message.entries.empty()) return;
+        Gathered none;
+        run(message, none);
     });
+    return !down_;
 }
 
 void Engine::shutdown() {
     CONCLAVE_CHECK(scheduler_);
     if (down_) return;
+    comm_->check_thread();
     down_ = true;
     guarded([&] {
         StepMessage message;

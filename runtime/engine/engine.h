@@ -19,6 +19,7 @@ class Engine {
   public:
     /// Collective. Loads the model; the same error on all ranks if any fails.
     Engine(const EngineOptions& options, std::shared_ptr<comm::Communicator> comm);
+    ~Engine();
 
     comm::Communicator& comm() const { return *comm_; }
     const ModelShape& shape() const { return shape_; }
@@ -35,6 +36,7 @@ class Engine {
     void shutdown();
     // Other ranks.
     void follow();
+    bool follow_step();
 
   private:
     /// What every rank does in a step; returns logits or candidates to rank 0.

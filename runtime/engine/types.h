@@ -52,6 +52,9 @@ struct EngineOptions {
     double deadline_seconds = 300;  ///< a collective that waits longer fails
     LogCallback log;
     ProgressCallback progress;
+    /// Asked about every 20 ms while loading, stepping and waiting, on the thread that does: true
+    /// ends what is under way, on all ranks, with kCancelled.
+    std::function<bool()> abort;
 };
 
 /// Engine::add() throws kUsage, naming the field, for values out of the ranges given here.
@@ -128,6 +131,7 @@ struct EngineStats {
     uint64_t communication_bytes = 0, communication_nanoseconds = 0;
     uint64_t weight_bytes_read = 0;  ///< packed weights of the matrices that steps used
     uint64_t steps = 0;
+    uint64_t step_sequences = 0;  ///< of the last step; 0: rank 0 had nothing to do
     uint64_t prompt_tokens = 0, generated_tokens = 0;
     double prefill_seconds = 0, decode_seconds = 0;  ///< steps with any prompt token / without
 };
