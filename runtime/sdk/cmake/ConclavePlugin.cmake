@@ -1,6 +1,10 @@
 # conclave_add_plugin(NAME sources...): a plugin, NAME.so. In Conclave's own tree it is built into
 # plugins/ of the build, elsewhere it is installed to lib/conclave/plugins: where the command looks.
 function(conclave_add_plugin name)
+    if(NOT TARGET conclave::plugin)
+        message(FATAL_ERROR "plugins need nlohmann_json and Conclave's headers for them (the "
+                            "component sdk of its installation)")
+    endif()
     add_library(${name} MODULE ${ARGN})
     target_link_libraries(${name} PRIVATE conclave::plugin)
     # Contracted products and sums would give other numbers than the format defines.
@@ -20,7 +24,10 @@ function(conclave_add_plugin name)
                               LIBRARY_OUTPUT_DIRECTORY ${conclave_BINARY_DIR}/plugins)
         add_dependencies(conclave_plugins ${name})
     endif()
-    if(CONCLAVE_INSTALL OR NOT TARGET conclave_plugins)
-        install(TARGETS ${name} LIBRARY DESTINATION lib/conclave/plugins COMPONENT plugins)
+    if(NOT TARGET conclave_plugins)
+        install(TARGETS ${name} LIBRARY DESTINATION ${conclave_PLUGIN_DIR} COMPONENT plugins)
+    elseif(CONCLAVE_INSTALL)
+        install(TARGETS ${name} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/conclave/plugins
+                COMPONENT plugins)
     endif()
 endfunction()
