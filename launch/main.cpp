@@ -44,7 +44,7 @@ int execute(Invocation invocation, const Plugins& plugins, const Comm& comm) {
     if (invocation.command == Command::kInspect) return inspect(invocation);
     if (invocation.command == Command::kPlan) return plan(invocation);
     if (invocation.command == Command::kConform) return conform(invocation);
-    if (invocation.command == Command::kPlugins) return launch::plugins(invocation, plugins.found);
+    if (invocation.command == Command::kPlugins) return launch::plugins(invocation, plugins);
     print(invocation.text);
     return 0;
 }

@@ -14,6 +14,6 @@ int dequantize(const Invocation& invocation, const Comm& comm);
 int inspect(const Invocation& invocation);
 int plan(const Invocation& invocation);
 int conform(const Invocation& invocation);
-int plugins(const Invocation& invocation, const std::vector<PluginReport>& found);
+int plugins(const Invocation& invocation, const Plugins& plugins);
 
 }  // namespace conclave::launch

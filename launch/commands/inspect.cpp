@@ -1,53 +1,11 @@
 #include <spdlog/fmt/fmt.h>
 
-#include <nlohmann/json.hpp>
-
 #include "launch/commands/commands.h"
 #include "launch/console.h"
 #include "launch/format.h"
 
 namespace conclave::launch {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-void print_json(const ModelSummary& m) {
-    Json json = {{"path", m.path},
-                 {"architecture", m.architecture},
-                 {"model_type", m.model_type},
-                 {"supported", m.supported},
-                 {"unsupported_reason", m.unsupported_reason},
-                 {"quantization", m.quantization},
-                 {"parameters", m.parameters},
-                 {"bytes", m.bytes},
-                 {"layers", m.layers},
-                 {"moe_layers", m.moe_layers},
-                 {"hidden_size", m.hidden_size},
-                 {"vocab_size", m.vocab_size},
-                 {"experts", m.experts},
-                 {"experts_per_token", m.experts_per_token},
-                 {"attention_heads", m.attention_heads},
-                 {"kv_heads", m.kv_heads},
-                 {"head_dim", m.head_dim},
-                 {"max_position_embeddings", m.max_position_embeddings},
-                 {"tokenizer", m.tokenizer}};
-    json["encodings"] = Json::array();
-    for (const EncodingBytes& e : m.encodings)
-        json["encodings"].push_back(
-            {{"encoding", e.encoding}, {"tensors", e.tensors}, {"bytes", e.bytes}});
-    json["matrices"] = Json::array();
-    for (const EncodingBytes& e : m.matrices)
-        json["matrices"].push_back(
-            {{"encoding", e.encoding}, {"matrices", e.tensors}, {"memory_bytes", e.bytes}});
-    json["parts"] = Json::array();
-    for (const auto& [part, bytes] : m.parts)
-        json["parts"].push_back({{"part", part}, {"bytes", bytes}});
-    json["files"] = Json::array();
-    for (const auto& [name, bytes] : m.files)
-        json["files"].push_back({{"name", name}, {"bytes", bytes}});
-    // Names come from the files: what is not UTF-8 in them must not throw.
-    print(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-}
 
 /// "bf16 14.5 MiB (339 tensors)", one a line under a common heading.
 void add_list(std::string& out, const char* heading, const std::vector<std::string>& entries) {
@@ -102,7 +60,7 @@ void print_text(const ModelSummary& m) {
 
 int inspect(const Invocation& invocation) {
     const ModelSummary summary = conclave::inspect(invocation.engine);
-    invocation.json ? print_json(summary) : print_text(summary);
+    invocation.json ? print(to_json(summary) + "\n") : print_text(summary);
     return 0;
 }
 

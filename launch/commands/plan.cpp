@@ -1,45 +1,11 @@
 #include <spdlog/fmt/fmt.h>
 
-#include <nlohmann/json.hpp>
-
 #include "launch/commands/commands.h"
 #include "launch/console.h"
 #include "launch/format.h"
 
 namespace conclave::launch {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-void print_json(const LoadPlan& p) {
-    Json json = {{"layout", p.layout},
-                 {"layout_reason", p.layout_reason},
-                 {"isa", p.isa},
-                 {"gathers_per_layer", p.gathers_per_layer},
-                 {"reductions_per_layer", p.reductions_per_layer},
-                 {"communication_bytes_per_token", p.communication_bytes_per_token},
-                 {"notices", p.notices}};
-    json["ranks"] = Json::array();
-    for (const RankPlan& r : p.ranks)
-        json["ranks"].push_back({{"rank", r.rank},
-                                 {"query_heads", r.query_heads},
-                                 {"kv_heads", r.kv_heads},
-                                 {"experts", r.experts},
-                                 {"expert_width", r.expert_width},
-                                 {"weight_bytes", r.weight_bytes},
-                                 {"kv_bytes", r.kv_bytes},
-                                 {"read_bytes", r.read_bytes},
-                                 {"stripe_bytes", r.stripe_bytes}});
-    json["kernels"] = Json::array();
-    for (const KernelUse& k : p.kernels)
-        json["kernels"].push_back({{"layer", k.layer},
-                                   {"layers", k.layers},
-                                   {"kernel", k.kernel},
-                                   {"encoding", k.encoding},
-                                   {"activations", k.activations},
-                                   {"refused", k.refused}});
-    print(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-}
 
 std::string bytes(uint64_t n) { return human_bytes(static_cast<double>(n)); }
 
@@ -92,7 +58,7 @@ void print_text(const LoadPlan& p, bool kernels_only) {
 
 int plan(const Invocation& invocation) {
     const LoadPlan p = conclave::plan(invocation.engine, invocation.plan_ranks);
-    invocation.json ? print_json(p) : print_text(p, invocation.plan_kernels);
+    invocation.json ? print(to_json(p) + "\n") : print_text(p, invocation.plan_kernels);
     return 0;
 }
 

@@ -1,8 +1,4 @@
-#include <filesystem>
-
 #include <spdlog/fmt/fmt.h>
-
-#include <nlohmann/json.hpp>
 
 #include "launch/commands/commands.h"
 #include "launch/console.h"
@@ -11,54 +7,18 @@
 namespace conclave::launch {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-struct Directory {
-    std::string path;
-    bool there = false, readable = false;
-};
-
-Directory look_at(const std::string& path) {
-    namespace fs = std::filesystem;
-    std::error_code failure, none;
-    const fs::directory_iterator entries(path, failure);
-    return {path, fs::status(path, none).type() != fs::file_type::not_found, !failure};
-}
-
-void print_json(const std::vector<Directory>& directories, const std::vector<PluginReport>& found) {
-    Json json = {{"directories", Json::array()}, {"searched", Json::array()}};
-    for (const Directory& d : directories) {
-        json["directories"].push_back(d.path);
-        json["searched"].push_back(
-            {{"directory", d.path}, {"there", d.there}, {"readable", d.readable}});
-    }
-    json["plugins"] = Json::array();
-    for (const PluginReport& p : found)
-        json["plugins"].push_back({{"name", p.name},
-                                   {"version", p.version},
-                                   {"file", p.file},
-                                   {"description", p.description},
-                                   {"formats", p.formats},
-                                   {"indexers", p.indexers},
-                                   {"kernels", p.kernels},
-                                   {"readers", p.readers},
-                                   {"notes", p.notes},
-                                   {"refusal", p.refusal}});
-    print(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-}
-
-void print_text(const std::vector<Directory>& directories, const std::vector<PluginReport>& found) {
+void print_text(const Plugins& plugins) {
     std::string out;
     const auto line = [&](const char* heading, const std::string& text) {
         if (!text.empty()) out += fmt::format("{:<14} {}\n", heading, terminal_safe(text));
     };
-    for (size_t i = 0; i < directories.size(); ++i) {
-        const Directory& d = directories[i];
+    for (size_t i = 0; i < plugins.searched.size(); ++i) {
+        const PluginDirectory& d = plugins.searched[i];
         const char* const fault = !d.there ? " (not there)" : d.readable ? "" : " (cannot be read)";
         line(i == 0 ? "searched" : "", d.path + fault);
     }
-    if (found.empty()) line("plugins", "none");
-    for (const PluginReport& p : found) {
+    if (plugins.found.empty()) line("plugins", "none");
+    for (const PluginReport& p : plugins.found) {
         out += '\n';
         line("plugin", p.name.empty() ? "?" : p.name + " " + p.version);
         line("file", p.file);
@@ -75,10 +35,8 @@ void print_text(const std::vector<Directory>& directories, const std::vector<Plu
 
 }  // namespace
 
-int plugins(const Invocation& invocation, const std::vector<PluginReport>& found) {
-    std::vector<Directory> directories;
-    for (const std::string& path : default_plugin_path()) directories.push_back(look_at(path));
-    invocation.json ? print_json(directories, found) : print_text(directories, found);
+int plugins(const Invocation& invocation, const Plugins& plugins) {
+    invocation.json ? print(to_json(plugins) + "\n") : print_text(plugins);
     return 0;
 }
 

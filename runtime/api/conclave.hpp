@@ -60,8 +60,14 @@ CONCLAVE_API Comm comm_from_transport(Transport transport);
 // ---- formats, kernels and readers from outside
 // -----------------------------------------------------------------------------------------
 
+struct PluginDirectory {
+    std::string path;
+    bool there = false, readable = false;
+};
+
 struct Plugins {
-    std::vector<PluginReport> found;  ///< in order of directories, then of file names
+    std::vector<PluginDirectory> searched;  ///< as given
+    std::vector<PluginReport> found;        ///< in order of directories, then of file names
     std::shared_ptr<const engine::Extensions> extensions;  ///< for EngineOptions
 };
 
@@ -74,6 +80,11 @@ CONCLAVE_API Plugins load_plugins(const std::vector<std::string>& directories);
 /// CONCLAVE_PLUGIN_PATH's directories, then those that belong to the running program: plugins
 /// beside it (a build tree), ../lib/conclave/plugins (installed).
 CONCLAVE_API std::vector<std::string> default_plugin_path();
+/// The same for a program that embeds the library: CONCLAVE_PLUGIN_PATH's directories, then
+/// conclave/plugins beside the library (beside the program that it is linked into).
+CONCLAVE_API std::vector<std::string> embedded_plugin_path();
+/// What `conclave plugins --json` writes, without a newline at the end.
+CONCLAVE_API std::string to_json(const Plugins& plugins);
 
 // ---- what a checkpoint is (safe on hostile files)
 // ------------------------------------------------
@@ -140,6 +151,7 @@ struct LoadPlan {
 
 /// For `ranks` ranks, from config.json and headers alone; needs no ranks.
 CONCLAVE_API LoadPlan plan(const EngineOptions& options, int ranks);
+/// What `conclave plan --json` writes, without a newline at the end.
 CONCLAVE_API std::string to_json(const LoadPlan& plan);
 
 // ---- running it
@@ -184,6 +196,9 @@ class CONCLAVE_API Engine {
     bool follow_step();
     /// Rank 0: ends follow() on all ranks. The destructor of rank 0 does not do it.
     void shutdown();
+    /// Not collective: this rank cannot go on, say because the host failed with a step's tokens.
+    /// The next collective of every rank throws `error`.
+    void fail(const Error& error) noexcept;
 
   private:
     struct Impl;

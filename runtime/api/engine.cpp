@@ -55,5 +55,6 @@ std::vector<TokenOutput> Engine::step() { return impl_->engine.step(); }
 void Engine::follow() { impl_->engine.follow(); }
 bool Engine::follow_step() { return impl_->engine.follow_step(); }
 void Engine::shutdown() { impl_->engine.shutdown(); }
+void Engine::fail(const Error& error) noexcept { impl_->engine.comm().poison(error); }
 
 }  // namespace conclave
