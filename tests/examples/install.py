@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """install.py CONCLAVE SOURCE_DIR BUILD_DIR CMAKE CXX LAUNCHER: what is installed is enough to build
-plugins with. They are copied out of the tree, configured with nothing but the prefix, and used by
-the installed command."""
+plugins with. They are copied out of the tree, configured with nothing but a copy of the prefix that
+tests/package/stage.py made, and used by the installed command."""
 import glob
 import hashlib
 import json
@@ -42,9 +42,8 @@ class Install(unittest.TestCase):
     def setUpClass(cls):
         cls.scratch = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.scratch.cleanup)
-        first, cls.prefix = (os.path.join(cls.scratch.name, name) for name in ("first", "prefix"))
-        run(CMAKE, "--install", BUILD, "--prefix", first)
-        os.rename(first, cls.prefix)  # nothing that is installed may hold its own path
+        cls.prefix = os.path.join(cls.scratch.name, "prefix")
+        shutil.copytree(os.path.join(BUILD, "package-prefix"), cls.prefix, symlinks=True)
         cls.conclave = os.path.join(cls.prefix, "bin", "conclave")
         cls.plugins = os.path.join(cls.prefix, "lib", "conclave", "plugins")
         # Plugins of the tree's own build came along: those built here take their place.

@@ -23,7 +23,7 @@ endfunction()
 
 install(FILES runtime/api/conclave.h runtime/api/conclave_mpi.h DESTINATION ${includedir} COMPONENT dev)
 # The C++ interface, and all that it includes.
-file(GLOB interface RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS runtime/api/*.hpp)
+file(GLOB interface RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS runtime/api/conclave*.hpp)
 conclave_install_headers(dev ${interface}
     runtime/base/error.h runtime/base/log_level.h runtime/base/visibility.h runtime/comm/transport.h
     runtime/engine/conformance/report.h runtime/engine/types.h)
@@ -89,3 +89,22 @@ list(APPEND pc_private -lstdc++ -lm -ldl -lpthread)
 list(JOIN pc_private " " pc_private)
 configure_file(runtime/sdk/cmake/conclave.pc.in ${generated}/conclave.pc @ONLY)
 install(FILES ${generated}/conclave.pc DESTINATION ${libdir}/pkgconfig COMPONENT dev)
+
+if(CONCLAVE_IS_TOP_LEVEL)  # `cpack` in the build folder: one Debian package of all components
+    set(CPACK_GENERATOR DEB)
+    set(CPACK_PACKAGE_NAME conclave)
+    set(CPACK_PACKAGE_VENDOR Conclave)
+    set(CPACK_PACKAGE_CONTACT "The Conclave project")
+    set(CPACK_STRIP_FILES ON)
+    set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+    set(CPACK_DEBIAN_PACKAGE_SECTION science)
+    set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+    set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+    if(CONCLAVE_WITH_MPI)
+        set(CPACK_DEBIAN_PACKAGE_RECOMMENDS openmpi-bin)
+    endif()
+    # To link libconclave.a, to include conclave_mpi.h, to write plugins.
+    set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libtbb-dev, libspdlog-dev, libutf8proc-dev, libpcre2-dev, \
+libopenmpi-dev, nlohmann-json3-dev")
+    include(CPack)
+endif()
