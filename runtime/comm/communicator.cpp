@@ -14,7 +14,17 @@ void Communicator::poll_abort() {
     const auto now = std::chrono::steady_clock::now();
     if (now < next_poll_) return;
     next_poll_ = now + std::chrono::milliseconds(20);
-    if (abort_()) throw Error(ErrorCode::kCancelled, "the host asked to stop");
+    bool stop = false;
+    try {
+        stop = abort_();
+    } catch (const Error&) {
+        throw;
+    } catch (const std::exception& e) {
+        throw Error(ErrorCode::kHost, std::string("the host's abort callback threw: ") + e.what());
+    } catch (...) {
+        throw Error(ErrorCode::kHost, "the host's abort callback threw");
+    }
+    if (stop) throw Error(ErrorCode::kCancelled, "the host asked to stop");
 }
 
 void agree(Communicator& comm, const Error* error) {

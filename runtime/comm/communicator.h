@@ -1,6 +1,8 @@
-// Ranks and their collectives. One small abstract class; MPI, threads of one process (Local) and a
-// single rank (Self) implement it. Calls marked Collective must be made by every rank of the
-// communicator in the same order, each from the one thread that drives the rank.
+// Ranks and their collectives. One small abstract class; MPI, threads of one process (Local), a
+// single rank (Self) and a host's own functions (callback_communicator.h, whose waits are the
+// host's: what is said of waits here is not true of them) implement it. Calls marked Collective
+// must be made by every rank of the communicator in the same order, each from the one thread that
+// drives the rank.
 //
 // Failure: a wait never blocks for ever. It polls its operation together with a poison flag and a
 // deadline. When a peer calls poison(), every wait of the other ranks throws the peer's Error; when
@@ -37,6 +39,8 @@ class Communicator {
     virtual const char* backend() const = 0;
     /// What carries it and how: "Open MPI 4.1.4, MPI_THREAD_FUNNELED"; empty where nothing does.
     virtual std::string library() const { return {}; }
+    /// What the host should rather do; empty where there is nothing to say.
+    virtual std::string advice() const { return {}; }
     /// Throws kUsage where the calling thread may not use it.
     virtual void check_thread() const {}
     /// Name of this rank's host, for messages.
@@ -72,8 +76,8 @@ class Communicator {
 
     virtual CommStats stats() const = 0;
 
-    /// Asked whether to stop, about every 20 ms, in every wait and by poll_abort(). What it throws
-    /// ends the wait, on all ranks. Empty: never asked.
+    /// Asked whether to stop, about every 20 ms, in every wait and by poll_abort(). A yes, or what
+    /// it throws (kHost if that is no Error), ends the wait on all ranks. Empty: never asked.
     void set_abort(std::function<bool()> abort) { abort_ = std::move(abort); }
     /// For whoever computes for long between collectives: throws kCancelled if asked to stop.
     void poll_abort();

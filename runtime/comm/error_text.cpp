@@ -50,8 +50,7 @@ ErrorText pack_error(const Error& error, int rank) noexcept {
 }
 
 Error unpack_error(const ErrorText& packed) {
-    if (packed.code > static_cast<uint32_t>(ErrorCode::kHost) ||
-        packed.length > kErrorTextBytes)
+    if (packed.code > static_cast<uint32_t>(ErrorCode::kHost) || packed.length > kErrorTextBytes)
         return Error(ErrorCode::kComm, "a peer sent an error that cannot be read");
     return Error(static_cast<ErrorCode>(packed.code), std::string(packed.text, packed.length))
         .host_status(packed.host_status);

@@ -49,6 +49,51 @@ void together_over(MPI_Comm comm, Body&& body) {
     agree_over(comm, failure.get());
 }
 
+/// What CONCLAVE_MPI_NAME of conclave_mpi.h says in a program that was built with this MPI.
+#if defined(OMPI_MAJOR_VERSION)
+constexpr const char kMpiName[] = "Open MPI";
+#elif defined(MPICH_VERSION)
+constexpr const char kMpiName[] = "MPICH";
+#else
+constexpr const char kMpiName[] = "another MPI";
+#endif
+
+/// "Open MPI 4.1.4": MPI's own text is "Open MPI v4.1.4, package: ...", or has lines like
+/// "MPICH Version: 4.0.2".
+std::string library_name() {
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+    int length = 0;
+    if (MPI_Get_library_version(text, &length) != MPI_SUCCESS) return kMpiName;
+    std::string name(text, std::strcspn(text, ",\n"));
+    std::replace(name.begin(), name.end(), '\t', ' ');
+    for (const char* noise : {"Version:", "Library ", " v"})
+        if (const size_t at = name.find(noise); at != std::string::npos)
+            name.replace(at, std::strlen(noise), " ");
+    const auto double_space = [](char a, char b) { return a == ' ' && b == ' '; };
+    name.erase(std::unique(name.begin(), name.end(), double_space), name.end());
+    while (!name.empty() && name.back() == ' ') name.pop_back();
+    return name;
+}
+
+const char* level_name(int level) {
+    if (level == MPI_THREAD_MULTIPLE) return "MPI_THREAD_MULTIPLE";
+    if (level == MPI_THREAD_SERIALIZED) return "MPI_THREAD_SERIALIZED";
+    return level == MPI_THREAD_FUNNELED ? "MPI_THREAD_FUNNELED" : "MPI_THREAD_SINGLE";
+}
+
+/// Why the calling thread may not call an MPI of this thread level; null: it may.
+const char* thread_problem(int level) {
+    int finalized = 0, is_main = 1;
+    MPI_Finalized(&finalized);
+    if (finalized != 0) return "MPI has been finalised";
+    if (level != MPI_THREAD_SERIALIZED && level != MPI_THREAD_MULTIPLE)
+        MPI_Is_thread_main(&is_main);
+    if (is_main != 0) return nullptr;
+    return level == MPI_THREAD_FUNNELED
+               ? "not MPI's main thread, which alone may call it: MPI_THREAD_FUNNELED"
+               : "not MPI's main thread, which alone may call it: MPI_THREAD_SINGLE";
+}
+
 int pretended_hosts(const MpiOptions& options) {
     if (options.pretend_hosts > 0) return options.pretend_hosts;
     const char* text = std::getenv("CONCLAVE_PRETEND_HOSTS");
@@ -115,16 +160,26 @@ class MpiCommunicator final : public Communicator {
 
     ~MpiCommunicator() override {
         segment_->leave();
-        int finalized = 0;
-        MPI_Finalized(&finalized);
-        if (finalized == 0) link_->relay();
+        // After MPI_Finalize, or on a thread that may not call MPI, all of it is left to MPI.
+        const bool may_call = thread_problem(level_) == nullptr;
+        if (may_call) link_->relay();
         // Where messages may be under way, another communicator must not get this one's number.
-        if (finalized != 0 || !link_->close()) comm_.release();
+        if (!may_call || !link_->close()) comm_.release();
     }
 
     int rank() const override { return map_->rank; }
     int size() const override { return static_cast<int>(map_->host_of.size()); }
     const char* backend() const override { return "mpi"; }
+    std::string library() const override { return library_name() + ", " + level_name(level_); }
+    std::string advice() const override {
+        if (level_ != MPI_THREAD_SINGLE) return {};
+        return "MPI was initialised for one thread only (MPI_Init, or MPI_Init_thread that gave "
+               "MPI_THREAD_SINGLE), but the engine computes with several: ask for "
+               "MPI_THREAD_FUNNELED, which is all it needs";
+    }
+    void check_thread() const override {
+        if (const char* problem = thread_problem(level_)) throw Error(ErrorCode::kUsage, problem);
+    }
     std::string host() const override { return map_->names[static_cast<size_t>(rank())]; }
     int local_rank() const override { return map_->local_rank; }
     int local_size() const override { return static_cast<int>(map_->own().size()); }
@@ -182,7 +237,7 @@ class MpiCommunicator final : public Communicator {
 
     void poison(const Error& error) noexcept override {
         segment_->poison(pack_error(error, rank()));
-        link_->relay();
+        if (thread_problem(level_) == nullptr) link_->relay();
     }
     void set_deadline(double seconds) override { deadline_seconds_ = seconds; }
     void set_phase(const char* phase) noexcept override { segment_->set_phase(phase); }
@@ -192,6 +247,7 @@ class MpiCommunicator final : public Communicator {
     MpiCommunicator(OwnedComm comm, const MpiOptions& options, int pretend)
         : options_(options), comm_(std::move(comm)) {
         int rank = 0;
+        CONCLAVE_MPI(MPI_Query_thread(&level_));
         CONCLAVE_MPI(MPI_Comm_rank(comm_.get(), &rank));
         const OwnedComm node = split_by_host(comm_.get(), rank, pretend);
         map_ = std::make_unique<HostMap>(map_hosts(comm_.get(), node.get(), pretend));
@@ -284,6 +340,7 @@ class MpiCommunicator final : public Communicator {
     }
 
     MpiOptions options_;
+    int level_ = MPI_THREAD_SINGLE;
     OwnedComm comm_;
     std::unique_ptr<HostMap> map_;
     SharedMemory memory_;
@@ -297,14 +354,35 @@ class MpiCommunicator final : public Communicator {
 }  // namespace
 
 std::shared_ptr<Communicator> make_mpi(const void* mpi_comm, const MpiOptions& options) {
-    int initialized = 0, finalized = 0;
+    int initialized = 0, level = MPI_THREAD_SINGLE, joins_two_groups = 0;
     MPI_Initialized(&initialized);
-    MPI_Finalized(&finalized);
-    if (mpi_comm == nullptr || initialized == 0 || finalized != 0)
-        throw Error(ErrorCode::kUsage, "an MPI communicator needs a running MPI and an MPI_Comm");
+    if (initialized == 0) throw Error(ErrorCode::kUsage, "MPI has not been initialised");
+    const char* problem = thread_problem(MPI_THREAD_MULTIPLE);  // finalised: asks nothing else
+    if (problem == nullptr && MPI_Query_thread(&level) == MPI_SUCCESS)
+        problem = thread_problem(level);
+    if (problem != nullptr) throw Error(ErrorCode::kUsage, problem);
+    if (mpi_comm == nullptr) throw Error(ErrorCode::kUsage, "the address of an MPI_Comm is null");
+    const MPI_Comm host = *static_cast<const MPI_Comm*>(mpi_comm);
+    if (host == MPI_COMM_NULL)
+        throw Error(ErrorCode::kUsage, "the MPI communicator is MPI_COMM_NULL");
+    CONCLAVE_MPI(MPI_Comm_test_inter(host, &joins_two_groups));
+    if (joins_two_groups != 0)
+        throw Error(ErrorCode::kUsage, "the MPI communicator is an intercommunicator");
     MPI_Comm own = MPI_COMM_NULL;
-    CONCLAVE_MPI(MPI_Comm_dup(*static_cast<const MPI_Comm*>(mpi_comm), &own));
+    CONCLAVE_MPI(MPI_Comm_dup(host, &own));
     return std::make_shared<MpiCommunicator>(OwnedComm(own), options);
+}
+
+void expect_same_mpi(size_t handle_bytes, const std::string& name) {
+    if (handle_bytes == sizeof(MPI_Comm) && name == kMpiName) return;
+    const auto text = [](const std::string& mpi, size_t bytes) {
+        return mpi + ", whose communicators take " + std::to_string(bytes) + " bytes";
+    };
+    throw Error(ErrorCode::kUnsupported,
+                "the program and the library were built with different MPIs; give it collectives "
+                "of the program's own (conclave_comm_transport)")
+        .expected(text(kMpiName, sizeof(MPI_Comm)))
+        .found(text(name, handle_bytes));
 }
 
 std::shared_ptr<Communicator> make_mpi_world(const MpiOptions& options) {
@@ -313,13 +391,13 @@ std::shared_ptr<Communicator> make_mpi_world(const MpiOptions& options) {
 }
 
 bool mpi_init_if_needed(int* argc, char*** argv) {
-    int initialized = 0;
+    int initialized = 0, finalized = 0, provided = 0;
     MPI_Initialized(&initialized);
+    MPI_Finalized(&finalized);
+    if (finalized != 0)
+        throw Error(ErrorCode::kUsage, "MPI has been finalised, and cannot be initialised again");
     if (initialized != 0) return false;
-    int provided = 0;
     CONCLAVE_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
-    if (provided < MPI_THREAD_FUNNELED)
-        throw Error(ErrorCode::kUnsupported, "this MPI does not serve programs with threads");
     return true;
 }
 

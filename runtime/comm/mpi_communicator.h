@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "runtime/comm/communicator.h"
 
@@ -20,12 +21,17 @@ struct MpiOptions {
 
 /// Collective over the MPI_Comm that `mpi_comm` points to, which is duplicated here, once, and not
 /// used afterwards. The caller has initialised MPI (MPI_THREAD_FUNNELED suffices), and makes all
-/// calls to the communicator, its destruction included, from the thread that may call MPI, before
-/// MPI_Finalize.
+/// calls to the communicator, its destruction included, from a thread that may call MPI
+/// (check_thread()), before MPI_Finalize. One that is destroyed elsewhere or later is left to MPI.
+/// Throws kUsage where there is no running MPI or no intracommunicator.
 std::shared_ptr<Communicator> make_mpi(const void* mpi_comm, const MpiOptions& options = {});
 
 /// The same over MPI_COMM_WORLD: for programs that own their process, never for the library.
 std::shared_ptr<Communicator> make_mpi_world(const MpiOptions& options = {});
+
+/// Throws kUnsupported where a program's MPI_Comm, and the name of its MPI as in conclave_mpi.h,
+/// are not those of the library's MPI.
+void expect_same_mpi(size_t handle_bytes, const std::string& name);
 
 /// MPI_Init_thread(FUNNELED) unless MPI is initialised; true if this call did it.
 bool mpi_init_if_needed(int* argc, char*** argv);

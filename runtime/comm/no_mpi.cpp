@@ -11,6 +11,7 @@ namespace {
 
 std::shared_ptr<Communicator> make_mpi(const void*, const MpiOptions&) { refuse(); }
 std::shared_ptr<Communicator> make_mpi_world(const MpiOptions&) { refuse(); }
+void expect_same_mpi(size_t, const std::string&) { refuse(); }
 bool mpi_init_if_needed(int*, char***) { refuse(); }
 void mpi_finalize() {}
 

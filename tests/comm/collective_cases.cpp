@@ -3,10 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace conclave::test {
@@ -341,6 +345,113 @@ void check_departure(Communicator& comm) {
         if (lonely == 0) expect_contains(text, "on my way");
     }
     comm.barrier();
+}
+
+void check_abort(Communicator& comm) {
+    const auto ask = [](ErrorCode code, const char* words, Communicator& victim) {
+        float value = 0;
+        for (int again = 0; again < 2; ++again)  // it stays poisoned
+            EXPECT_EQ(thrown_text(code, [&] { victim.all_reduce_sum(&value, 1); }), words);
+    };
+    for (int asked = 0; asked < comm.size() && comm.size() > 1; asked += 1 + comm.size() / 4) {
+        const int late = (asked + 1) % comm.size();
+        for (const bool throws : {false, true}) {
+            const auto victim = comm.split(0, comm.rank());
+            victim->set_deadline(0);
+            const auto begun = std::chrono::steady_clock::now();
+            if (comm.rank() == asked)
+                victim->set_abort([&] {
+                    const auto spent = std::chrono::steady_clock::now() - begun;
+                    if (spent < std::chrono::milliseconds(50)) return false;
+                    if (throws) throw std::runtime_error("fell over");
+                    return true;
+                });
+            const auto wait = [&] {
+                if (throws)
+                    ask(ErrorCode::kHost, "the host's abort callback threw: fell over", *victim);
+                else
+                    ask(ErrorCode::kCancelled, "the host asked to stop", *victim);
+            };
+            if (comm.rank() != late) wait();
+            comm.barrier();
+            if (comm.rank() == late) wait();
+            comm.barrier();
+        }
+    }
+    // Nobody waits: who computes for long asks by itself.
+    const auto alone = comm.split(comm.rank(), 0);
+    alone->poll_abort();
+    int polls = 0;
+    alone->set_abort([&] { return ++polls == 2; });
+    const auto begun = std::chrono::steady_clock::now();
+    EXPECT_EQ(thrown_text(ErrorCode::kCancelled,
+                          [&] {
+                              for (;;) alone->poll_abort();
+                          }),
+              "the host asked to stop");
+    EXPECT_GE(std::chrono::steady_clock::now() - begun, std::chrono::milliseconds(20));
+    alone->set_abort({});
+    alone->poll_abort();
+}
+
+void check_groups(Communicator& comm) {
+    // Rows, columns and permutations of the ranks, and parts of those, each at its own pace and
+    // with sizes of its own, between collectives of all ranks.
+    const int n = comm.size();
+    std::mt19937 common(static_cast<uint32_t>(77 + n));  // the same on all ranks
+    for (int round = 0; round < 6; ++round) {
+        const int width = 1 + static_cast<int>(common() % static_cast<uint32_t>(n));
+        const bool reversed = common() % 2 == 0;
+        const int key = reversed ? -comm.rank() : comm.rank();
+        std::vector<std::unique_ptr<Communicator>> parts;
+        parts.push_back(comm.split(comm.rank() / width, key));
+        parts.push_back(comm.split(comm.rank() % width, -key));
+        parts.push_back(parts[0]->split(parts[0]->rank() % 2, 0));
+        for (const auto& part : parts) {
+            // The rank in `comm` of every member says what it gives.
+            std::vector<int> members(ranks_of(*part), -1);
+            const int mine = comm.rank();
+            part->all_gather(&mine, members.data(),
+                             std::vector<size_t>(members.size(), sizeof mine));
+            std::mt19937 own(static_cast<uint32_t>(members[0] * 100 + round));  // of the part
+            for (uint32_t turn = own() % 7; turn > 0; --turn) {
+                const size_t count = own() % 3 == 0 ? 0 : own() % 5000;
+                std::vector<float> sum = values_of(mine, count, turn), expected(count);
+                for (size_t m = 0; m < members.size(); ++m) {
+                    const std::vector<float> its = values_of(members[m], count, turn);
+                    for (size_t i = 0; i < count; ++i)
+                        expected[i] = m == 0 ? its[i] : expected[i] + its[i];
+                }
+                part->all_reduce_sum(sum.data(), count);
+                if (part->hosts() == 1) {
+                    ASSERT_EQ(sum, expected);
+                }
+                const int root = static_cast<int>(own() % members.size());
+                std::vector<int> told(1 + own() % 100, mine);
+                part->broadcast(told.data(), told.size() * sizeof(int), root);
+                ASSERT_EQ(told, std::vector<int>(told.size(), members[static_cast<size_t>(root)]));
+                std::vector<size_t> bytes;
+                std::vector<uint8_t> gathered, pieces;
+                for (const int member : members) {
+                    bytes.push_back(own() % 100);
+                    pieces.insert(pieces.end(), bytes.back(), static_cast<uint8_t>(member + 1));
+                }
+                gathered.assign(pieces.size(), 0xee);
+                const std::vector<uint8_t> given(bytes[static_cast<size_t>(part->rank())],
+                                                 static_cast<uint8_t>(mine + 1));
+                part->all_gather(given.data(), gathered.data(), bytes);
+                ASSERT_EQ(gathered, pieces);
+                float most = static_cast<float>(mine);
+                part->all_reduce_max(&most, 1);
+                ASSERT_EQ(most,
+                          static_cast<float>(*std::max_element(members.begin(), members.end())));
+                part->barrier();
+            }
+        }
+        float one = 1;
+        comm.all_reduce_sum(&one, 1);
+        ASSERT_EQ(one, static_cast<float>(n));
+    }
 }
 
 void check_many_small(Communicator& comm) {

@@ -9,6 +9,8 @@ namespace conclave::test {
 struct CollectiveCase {
     const char* name;
     void (*body)(comm::Communicator&);
+    /// Needs waits that are not the host's: not for a transport.
+    bool own_waits = false;
 };
 
 void check_identity(comm::Communicator& comm);
@@ -22,6 +24,8 @@ void check_together(comm::Communicator& comm);
 void check_poison(comm::Communicator& comm);
 void check_deadline(comm::Communicator& comm);
 void check_departure(comm::Communicator& comm);
+void check_abort(comm::Communicator& comm);
+void check_groups(comm::Communicator& comm);
 void check_many_small(comm::Communicator& comm);
 void check_stats(comm::Communicator& comm);
 
@@ -34,9 +38,11 @@ inline constexpr CollectiveCase kCollectiveCases[] = {
     {"split", check_split},
     {"agree", check_agree},
     {"together", check_together},
-    {"poison", check_poison},
-    {"deadline", check_deadline},
-    {"departure", check_departure},
+    {"groups", check_groups},
+    {"poison", check_poison, true},
+    {"deadline", check_deadline, true},
+    {"departure", check_departure, true},
+    {"abort", check_abort, true},
     {"many_small", check_many_small},
     {"stats", check_stats},
 };
