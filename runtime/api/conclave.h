@@ -107,7 +107,8 @@ typedef struct {
      * wins a maximum. */
     int32_t (*all_reduce)(void* user, float* data, size_t count, conclave_reduction reduction);
     /* Rank r gives bytes[r] bytes (its `send`); `recv` gets those of all ranks in rank order, back
-     * to back. Entries may be 0. `send` may be where the own piece lands in `recv`. */
+     * to back. Entries may be 0. `send` may be where the own piece lands in `recv`. Pointers to
+     * nothing, here and elsewhere, may be null. */
     int32_t (*all_gather)(void* user, const void* send, void* recv, const size_t* bytes);
     int32_t (*broadcast)(void* user, void* data, size_t bytes, int32_t root);
     int32_t (*barrier)(void* user);
@@ -117,7 +118,9 @@ typedef struct {
     void (*abort)(void* user, conclave_status status, const char* message);
 } conclave_transport;
 
-/* Ranks that talk through the host's functions. Not collective. */
+/* Collective. Ranks that talk through the host's functions; by them they tell each other their
+ * hosts' names here. Where the engine needs collectives of a part of the ranks (experts that are
+ * laid out as TPxEP with both above 1), they are made of all_gather. */
 CONCLAVE_C_API conclave_status conclave_comm_transport(const conclave_transport* transport,
                                                        conclave_comm** comm);
 

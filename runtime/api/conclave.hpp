@@ -54,7 +54,8 @@ class CONCLAVE_API Comm {
     std::shared_ptr<comm::Communicator> impl_;
 };
 
-/// Ranks that talk through the host's functions. Not collective.
+/// Collective. Ranks that talk through the host's functions; by them they tell each other their
+/// hosts' names here. Throws kUsage, and calls none, where one is missing.
 CONCLAVE_API Comm comm_from_transport(Transport transport);
 
 // ---- formats, kernels and readers from outside
