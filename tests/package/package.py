@@ -258,25 +258,29 @@ class Deb(Case):
         folder = os.path.join(self.scratch, "deb")
         run(os.path.join(os.path.dirname(CMAKE), "cpack"), "-G", "DEB", "--config", os.path.join(BUILD, "CPackConfig.cmake"), "-B", folder,
             folder=self.scratch)
-        packages = glob.glob(folder + "/*.deb")
-        self.assertEqual(len(packages), 1)
-        package = packages[0]
+        packages = {os.path.basename(p).split("_")[0]: p for p in glob.glob(folder + "/*.deb")}
+        self.assertEqual(sorted(packages), ["conclave", "conclave-dev"])
 
-        def field(name):
-            return run("dpkg-deb", "-f", package, name)
+        def field(name, package="conclave"):
+            return run("dpkg-deb", "-f", packages[package], name).strip()
 
-        self.assertEqual(field("Package").strip(), "conclave")
         for library in "libc6", "libstdc++6", "libtbb12", "libpcre2-8-0", "libutf8proc2":
-            self.assertRegex(field("Depends"), rf"\b{re.escape(library)}( |,|$)")
+            self.assertRegex(field("Depends"), rf"(^| ){re.escape(library)}( |,|$)")
         self.assertNotIn("-dev", field("Depends"))
-        for line in run("dpkg-deb", "-c", package).splitlines():
-            mode, owner, path = line.split()[0], line.split()[1], line.split()[5]
-            self.assertEqual(owner, "root/root")
-            self.assertRegex(path, r"^\./usr/")
-            if mode[0] != "l":
-                self.assertNotIn("w", mode[4:], line)
+        self.assertEqual(field("Depends", "conclave-dev"), f"conclave (= {field('Version')})")
+        for package in packages:
+            for line in run("dpkg-deb", "-c", packages[package]).splitlines():
+                mode, owner, path = line.split()[0], line.split()[1], line.split()[5]
+                self.assertEqual(owner, "root/root")
+                self.assertRegex(path, r"^\./usr/")
+                if mode[0] != "l":
+                    self.assertNotIn("w", mode[4:], line)
+                developing = re.search(r"\.(h|hpp|a|so|cmake|pc)$", path) and "/plugins/" not in path
+                if mode[0] != "d":
+                    self.assertEqual(package == "conclave-dev", bool(developing), path)
         root = os.path.join(self.scratch, "root")
-        run("dpkg-deb", "-x", package, root)
+        for package in packages.values():
+            run("dpkg-deb", "-x", package, root)
         library = os.path.dirname(glob.glob(root + "/usr/lib/**/libconclave.so", recursive=True)[0])
         env = {"PKG_CONFIG_PATH": library + "/pkgconfig"}
         flags = run("pkg-config", "--cflags", "--libs", "conclave", env=env).split()
