@@ -24,7 +24,11 @@
  *
  * Status. Every function that can fail returns one; conclave_last_error() then says what is wrong.
  * Out parameters are written only on CONCLAVE_OK. An error inside a Collective call ends it on all
- * ranks with the same status; the engine has failed then: destroy it, and its communicator.
+ * ranks with the same status (on a rank that is through with it, the next one). The engine has
+ * failed then: what it generated can still be read, other calls give the same status again; destroy
+ * it, and its communicator. What is refused before it begins (null, HANDLE, STRUCT_SIZE, BUSY, or
+ * not for this rank) has done nothing, here and elsewhere; only conclave_engine_create tells the
+ * other ranks of a bad config.
  *
  * Threads. A handle belongs to one thread at a time: a call that meets another one on the same
  * engine or communicator, from a second thread or from inside a callback, returns
@@ -207,7 +211,8 @@ typedef struct conclave_engine conclave_engine;
 CONCLAVE_C_API conclave_status conclave_engine_create(const conclave_engine_config* config,
                                                       const conclave_comm* comm,
                                                       conclave_engine** engine);
-/* Whatever is under way is given up; rank 0 shuts down first if it has not. Not from a callback. */
+/* Whatever is under way is given up. Rank 0 shuts down first if it has not, which waits for the
+ * others as a step does; on the others it does not wait. Not from a callback. */
 CONCLAVE_C_API conclave_status conclave_engine_destroy(conclave_engine* engine);
 
 typedef struct {
@@ -215,9 +220,8 @@ typedef struct {
     int32_t rank, size;
     int64_t vocab_size, hidden_size, layers, experts, experts_per_token;
     int64_t max_model_len; /* tokens of one sequence, as set or as the model allows */
-    int64_t parameters;
     int32_t has_tokenizer; /* sequences may be given as text */
-    int32_t threads;       /* of rank 0; 0 on the others */
+    int32_t threads;       /* of this rank */
 } conclave_engine_info;
 CONCLAVE_C_API conclave_status conclave_engine_get_info(const conclave_engine* engine,
                                                         conclave_engine_info* info);
@@ -273,7 +277,7 @@ typedef struct {
     const int32_t* prompt;
     size_t prompt_tokens;
     const char* text;
-    size_t text_bytes;  /* SIZE_MAX: up to the terminating 0 */
+    size_t text_bytes;  /* SIZE_MAX, the default: up to the terminating 0 */
     int64_t max_tokens; /* 0: only score the prompt */
     int32_t ignore_eos;
     int32_t keep_logits; /* 1: conclave_engine_logits() has those of the newest token */
@@ -303,7 +307,8 @@ CONCLAVE_C_API conclave_status conclave_engine_add(conclave_engine* engine,
 /* From any thread. It ends with the next step; its tokens can still be read. One that has ended or
  * is not known is left alone. */
 CONCLAVE_C_API conclave_status conclave_engine_cancel(conclave_engine* engine, uint64_t sequence);
-/* Forgets what was kept of it: sequences that are never released cost memory. Cancels it first. */
+/* Forgets what was kept of it: sequences that are never released cost memory. Cancels it first;
+ * none of its callbacks comes any more. */
 CONCLAVE_C_API conclave_status conclave_engine_release(conclave_engine* engine, uint64_t sequence);
 
 typedef struct {
@@ -322,7 +327,8 @@ CONCLAVE_C_API conclave_status conclave_engine_tokens(const conclave_engine* eng
 CONCLAVE_C_API conclave_status conclave_engine_text(const conclave_engine* engine,
                                                     uint64_t sequence, char* text, size_t capacity,
                                                     size_t* bytes);
-/* The logits from which the newest token was chosen (keep_logits); `*count` is vocab_size. */
+/* The logits from which the newest token was chosen, before bias and penalties (keep_logits);
+ * `*count` is vocab_size, or 0 before there is a token. */
 CONCLAVE_C_API conclave_status conclave_engine_logits(const conclave_engine* engine,
                                                       uint64_t sequence, float* logits,
                                                       size_t capacity, size_t* count);
@@ -333,7 +339,7 @@ typedef struct {
     size_t struct_size;
     int64_t sequences;  /* that took part in this step: 0 where rank 0 had nothing to do */
     int64_t unfinished; /* rank 0: sequences that are not done; 0 on the others */
-    int32_t shut_down;  /* rank 0 has shut down: no more steps */
+    int32_t shut_down;  /* other ranks: rank 0 has shut down, no more steps */
 } conclave_step_info;
 
 /* Collective. One step of all sequences that fit; token callbacks come from here. `info` may be
@@ -342,7 +348,8 @@ CONCLAVE_C_API conclave_status conclave_engine_step(conclave_engine* engine,
                                                     conclave_step_info* info);
 /* Ranks other than 0: steps until rank 0 shuts down. */
 CONCLAVE_C_API conclave_status conclave_engine_follow(conclave_engine* engine);
-/* Rank 0: ends follow() on all ranks. No steps afterwards. */
+/* Rank 0: its last part in the steps. Ends follow() on all ranks, and is told by `shut_down` of
+ * one conclave_engine_step where they do not follow. */
 CONCLAVE_C_API conclave_status conclave_engine_shutdown(conclave_engine* engine);
 
 /* ---- text -------------------------------------------------------------------------------- */
