@@ -12,7 +12,7 @@
  *     sequence.text = "Once upon a time";
  *     uint64_t id;
  *     conclave_engine_add(engine, &sequence, &id);
- *     conclave_step_info info = {sizeof info};
+ *     conclave_step_info info = {.struct_size = sizeof info};
  *     do conclave_engine_step(engine, &info); while (info.sequences > 0);
  *     conclave_engine_text(engine, id, text, sizeof text, &bytes);
  *     conclave_engine_destroy(engine);
