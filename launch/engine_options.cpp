@@ -6,6 +6,8 @@ namespace conclave::launch {
 
 EngineOptions engine_options(const Invocation& invocation, const Comm& comm, Console& console) {
     EngineOptions options = invocation.engine;
+    // A command is never idle: rank 0 works between steps, or is lost.
+    options.idle_deadline_seconds = options.deadline_seconds;
     const int rank = comm.rank();
     options.log = [&console, rank](LogLevel level, std::string_view message) {
         console.log(rank, level, message);

@@ -9,12 +9,16 @@
 #include <thread>
 
 #include "launch/console.h"
+#include "launch/launcher.h"
 #ifdef CONCLAVE_WITH_MPI
 #include "runtime/api/conclave_mpi.hpp"
 #endif
 
 namespace conclave::launch {
 namespace {
+
+// The last ranks leave 5 s after an error, and mpirun ends a job in 1 or 2 s.
+constexpr int kLauncherSeconds = 8;
 
 /// Leaves without MPI_Finalize and without joining threads: a peer is gone, or stuck in a
 /// collective that this rank will not enter.
@@ -31,6 +35,7 @@ int failed(const Comm& comm, const Error& error) {
     // MPI_Finalize could wait for the peer for ever. Without its barrier, time keeps the order:
     // rank 0 prints and its exit ends the job, for which mpirun takes 1 or 2 s; if it is rank 0
     // that is lost, rank 1 speaks.
+    outlive_launcher(kLauncherSeconds);
     if (comm.rank() != 0) {
         std::this_thread::sleep_for(std::chrono::milliseconds(comm.rank() == 1 ? 2500 : 5000));
         if (comm.rank() == 1) Console::error(error.what());

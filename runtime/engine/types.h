@@ -50,6 +50,9 @@ struct EngineOptions {
     /// What plugins add (load_plugins()); null: what is built in. The same on all ranks.
     std::shared_ptr<const engine::Extensions> extensions;
     double deadline_seconds = 300;  ///< a collective that waits longer fails
+    /// How long other ranks wait for rank 0's next step; <= 0: for ever, for it may be idle. Those
+    /// whose rank 0 is never idle set it, or ranks cut off between two steps would not end.
+    double idle_deadline_seconds = 0;
     LogCallback log;
     ProgressCallback progress;
     /// Asked about every 20 ms while loading, stepping and waiting, on the thread that does: true

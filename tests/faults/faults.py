@@ -49,7 +49,7 @@ class Faults(unittest.TestCase):
         code = job.end(within)
         self.assertNotEqual(code, 0, job.err)
         self.assertRegex(job.err, line)
-        self.assertEqual(job.processes(), {})
+        job.wait_for_none(2)
         return code
 
     def dies(self, phase, rank, number):

@@ -67,6 +67,14 @@ class Job:
             thread.join(5)
         return code
 
+    def wait_for_none(self, seconds):
+        """Until no process of the job is left."""
+        end = time.monotonic() + seconds
+        while left := self.processes():
+            if time.monotonic() > end:
+                raise AssertionError(f"left behind: {left}")
+            time.sleep(0.01)
+
     def close(self):
         """Nothing is left behind, whatever happened."""
         for process in self.processes():
