@@ -194,4 +194,17 @@ of the time that rank 0 spends in collectives, waiting included.
   mpirun -n 2 --bind-to none conclave bench MODEL -p 512 -n 64 --batch-sizes 1,4,16
 )";
 
+const char* const kDoctorHelpFooter =
+    R"(Needs no model. Start it as the model would be started: the same mpirun with the same flags.
+For each rank: host, CPUs it may use (and how many it could have), NUMA nodes, threads that it would
+run, instruction set (the best that all ranks have, and what this one has beyond), pages that its
+memory got, and GB/s that it reads from memory while no other rank of its host does and while all do.
+For each pair: half a round trip of 8 bytes, and GB/s of messages of up to 4 MiB (smaller where the
+link is slow). Of more than 16 ranks only some pairs are measured, which is said. Then what to
+change, with the flag or command. It takes about 10 s at most, and exits with 0 whatever it advises.
+
+  conclave doctor
+  mpirun -n 8 --hostfile hosts --map-by ppr:1:numa:PE=16 --bind-to core conclave doctor
+)";
+
 }  // namespace conclave::launch

@@ -18,5 +18,6 @@ extern const char* const kPerplexityHelpFooter;
 extern const char* const kBenchHelpFooter;
 extern const char* const kDequantizeHelpFooter;
 extern const char* const kPluginsHelpFooter;
+extern const char* const kDoctorHelpFooter;
 
 }  // namespace conclave::launch

@@ -40,6 +40,7 @@ int execute(Invocation invocation, const Plugins& plugins, const Comm& comm) {
     if (invocation.command == Command::kPerplexity) return perplexity(invocation, comm);
     if (invocation.command == Command::kBench) return bench(invocation, comm);
     if (invocation.command == Command::kDequantize) return dequantize(invocation, comm);
+    if (invocation.command == Command::kDoctor) return doctor(invocation, comm);
     if (comm.rank() != 0) return 0;  // the rest needs no ranks
     if (invocation.command == Command::kInspect) return inspect(invocation);
     if (invocation.command == Command::kPlan) return plan(invocation);

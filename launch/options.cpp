@@ -193,13 +193,21 @@ void add_ranks(CLI::App& app, Invocation& to) {
         ->group("Engine");
     app.add_option(
            "--deadline", to.engine.deadline_seconds,
-           "Seconds that ranks wait for one another inside a step, or while loading, before "
-           "they give up and name the missing one; 0 waits for ever")
+           "Seconds that ranks wait for one another before they give up and name the missing "
+           "one; 0 waits for ever")
         ->envname("CONCLAVE_DEADLINE")
         ->check(in_range(0, 1e9, "a number of seconds, at least 0"))
         ->type_name("SECONDS")
         ->group("Engine")
         ->default_str("300");
+}
+
+void add_doctor(CLI::App& app, Invocation& to) {
+    app.add_flag("--json", to.json, "Print one JSON object");
+    add_threads(app, to.engine.threads);
+    add_ranks(app, to);
+    app.add_flag("-v,--verbose", to.verbose, "Say more on standard error, from all ranks")
+        ->envname("CONCLAVE_VERBOSE");
 }
 
 void add_verify(CLI::App& app, Invocation& to) {
@@ -434,7 +442,9 @@ class CommandLine {
             to_.text = version_text() + "\n";
             return;
         }
-        if (to_.command == Command::kPlugins || to_.command == Command::kConform) return;
+        if (to_.command == Command::kPlugins || to_.command == Command::kConform ||
+            to_.command == Command::kDoctor)
+            return;
         if (to_.engine.model.empty())
             throw Error(ErrorCode::kUsage,
                         "no model: give the checkpoint's directory, as in "
@@ -479,6 +489,8 @@ class CommandLine {
          "plugins [--json]", kPluginsHelpFooter},
         {"conform", Command::kConform, "Check that a plugin keeps its promises",
          "conform --plugin FILE [options]", kConformHelpFooter},
+        {"doctor", Command::kDoctor, "Measure ranks and the links between them; say what to change",
+         "doctor [options]", kDoctorHelpFooter},
         {"version", Command::kText, "Print the version", "version", ""},
     };
 
@@ -490,6 +502,7 @@ class CommandLine {
             command.add_flag("--json", to_.json, "Print one JSON object");
             return;
         }
+        if (to_.command == Command::kDoctor) return add_doctor(command, to_);
         add_model(command, to_);
         const char* context_default = "what the model allows";
         if (to_.command == Command::kBench) add_bench(command, to_.bench);

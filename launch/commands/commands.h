@@ -11,6 +11,7 @@ int verify(const Invocation& invocation, const Comm& comm);
 int perplexity(const Invocation& invocation, const Comm& comm);
 int bench(const Invocation& invocation, const Comm& comm);
 int dequantize(const Invocation& invocation, const Comm& comm);
+int doctor(const Invocation& invocation, const Comm& comm);
 int inspect(const Invocation& invocation);
 int plan(const Invocation& invocation);
 int conform(const Invocation& invocation);

@@ -23,7 +23,10 @@ struct Engine::Gathered {
 };
 
 Engine::Engine(const EngineOptions& options, std::shared_ptr<comm::Communicator> comm)
-    : comm_(std::move(comm)), log_(options.log), deadline_(options.deadline_seconds) {
+    : comm_(std::move(comm)),
+      log_(options.log),
+      deadline_(options.deadline_seconds),
+      idle_deadline_(options.idle_deadline_seconds) {
     comm_->check_thread();
     comm_->set_deadline(deadline_);
     comm_->set_abort(options.abort);
@@ -114,9 +117,9 @@ bool Engine::follow_step() {
     if (down_) return false;
     guarded([&] {
         StepMessage message;
-        // Rank 0 may be idle for as long as it likes between steps.
+        // Rank 0 may be idle between steps.
         comm_->set_phase("waiting for a step");
-        comm_->set_deadline(0);
+        comm_->set_deadline(idle_deadline_);
         exchange_step(*comm_, limits_, message);
         comm_->set_deadline(deadline_);
         down_ = message.shutdown;

@@ -54,7 +54,7 @@ class Engine {
     std::shared_ptr<comm::Communicator> comm_;
     std::unique_ptr<comm::Communicator> expert_tp_;
     Log log_;
-    double deadline_ = 0;
+    double deadline_ = 0, idle_deadline_ = 0;
     ModelShape shape_;
     std::vector<int32_t> eos_;
     CpuFeatures cpu_;
