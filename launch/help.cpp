@@ -136,6 +136,13 @@ serves all commands; they change nothing here.
 const char* const kPlanHelpFooter =
     R"(Works from config.json and headers alone, on one machine, without mpirun. Kernels are chosen for
 the CPU that plan runs on.
+
+With --link it predicts tokens/s instead, for hosts like this one joined by that link: rank 0's part
+of the model (of as many layers as --measure-memory holds) generates here, and what its messages
+would take is added: BANDWIDTH is what one host sends large messages at, LATENCY the way of a small
+one, both as `conclave doctor` measures them. A rate limiter that lets some bytes through at once
+(tc's tbf) has that size as a third part: 100Mbit,80us,256kB. Test hosts that share this machine's
+cores are measured together with --hosts-here N.
 )";
 
 const char* const kVerifyHelpFooter =

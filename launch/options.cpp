@@ -243,11 +243,56 @@ void add_dequantize(CLI::App& app, DequantizeOptions& to) {
         ->default_str("5GB");
 }
 
-void add_plan(CLI::App& app, Invocation& to) {
-    app.add_option("--ranks", to.plan_ranks, "Ranks to plan for")
-        ->check(at_least(1, 1 << 16))
+/// An option that may be given again and again, each time with one text, taken as it is.
+void add_texts(CLI::App& app, const char* name, std::vector<std::string>& to, const char* what,
+               const char* type, const char* group) {
+    const auto take = [&to](const CLI::results_t& texts) {
+        to = texts;
+        return true;
+    };
+    app.add_option(name, take, what)
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->type_name(type)
+        ->group(group);
+}
+
+/// What plan is told in texts; finish_plan() reads them.
+struct PlanText {
+    std::string ranks = "1";
+    std::vector<std::string> links;
+    std::vector<CLI::Option*> measuring;  ///< options that need a link
+};
+
+void add_plan(CLI::App& app, Invocation& to, PlanText& text) {
+    const char* const group = "Prediction";
+    app.add_option("--ranks", text.ranks, "Ranks to plan for; with --link also 1,2,4 or 1-8")
         ->type_name("N")
         ->capture_default_str();
+    add_texts(
+        app, "--link", text.links,
+        "Predict tokens/s over this link between hosts, as 10Gbit,50us; measures here. May be "
+        "given again",
+        "BANDWIDTH,LATENCY", group);
+    const auto add = [&](const char* name, auto& value, const CLI::Validator& check,
+                         const char* what) {
+        text.measuring.push_back(app.add_option(name, value, what)
+                                     ->check(check)
+                                     ->type_name("N")
+                                     ->group(group)
+                                     ->capture_default_str());
+    };
+    add("--ranks-per-host", to.predict.ranks_per_host, at_least(1, 1024), "Ranks on each host");
+    add("--hosts-here", to.predict.hosts_here, at_least(1, 64),
+        "How many of the hosts are this machine (test hosts): measured at the same time");
+    add("--batch", to.predict.batch, at_least(1, 65536), "Sequences that generate together");
+    text.measuring.push_back(
+        app.add_option("--measure-memory", to.predict.memory_bytes,
+                       "Memory for the weights that are measured, at most, such as 2GiB")
+            ->transform(CLI::AsSizeValue(false))
+            ->type_name("SIZE")
+            ->group(group)
+            ->default_str("4GiB"));
     app.add_flag("--kernels", to.plan_kernels,
                  "Print only which kernel serves which layer, and why others do not");
 }
@@ -296,20 +341,6 @@ struct RunText {
     std::vector<std::string> biases;
     std::vector<CLI::Option*> filters;  ///< sampling options that need a temperature
 };
-
-/// An option that may be given again and again, each time with one text, taken as it is.
-void add_texts(CLI::App& app, const char* name, std::vector<std::string>& to, const char* what,
-               const char* type, const char* group) {
-    const auto take = [&to](const CLI::results_t& texts) {
-        to = texts;
-        return true;
-    };
-    app.add_option(name, take, what)
-        ->allow_extra_args(false)
-        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-        ->type_name(type)
-        ->group(group);
-}
 
 void add_prompt(CLI::App& app, RunOptions& to, RunText& text) {
     const char* const group = "Generation";
@@ -393,6 +424,24 @@ void finish_run(Invocation& to, const RunText& text) {
     if (filtered && text.temperature->count() == 0) to.run.sampling.temperature = 1;
 }
 
+void finish_plan(Invocation& to, const PlanText& text) {
+    to.predict.ranks = parse_ranks(text.ranks);
+    to.plan_ranks = to.predict.ranks.front();
+    for (const std::string& link : text.links) to.predict.links.push_back(parse_link(link));
+    if (!to.predict.links.empty()) {
+        if (to.plan_kernels)
+            throw Error(ErrorCode::kUsage, "--kernels is about one plan: give it without --link");
+        return;
+    }
+    if (to.predict.ranks.size() > 1)
+        throw Error(ErrorCode::kUsage,
+                    "--ranks: several numbers are for predictions: give --link, too");
+    for (const CLI::Option* option : text.measuring)
+        if (option->count() > 0)
+            throw Error(ErrorCode::kUsage,
+                        option->get_name() + " is about predictions: give --link, too");
+}
+
 /// CLI11 knows short options of one letter only.
 void spell_out_tp(std::vector<std::string>& arguments) {
     for (std::string& a : arguments) {
@@ -451,6 +500,7 @@ class CommandLine {
                         "conclave " +
                             app.get_subcommands().front()->get_name() + " MODEL");
         if (to_.command == Command::kRun) finish_run(to_, text_);
+        if (to_.command == Command::kPlan) finish_plan(to_, plan_);
         if (to_.command == Command::kVerify && to_.reference.empty())
             throw Error(ErrorCode::kUsage, "no reference: give --reference FILE.safetensors");
         if (to_.command == Command::kDequantize && to_.dequantize.directory.empty())
@@ -511,7 +561,7 @@ class CommandLine {
             add_sampling(command, to_.run.sampling, text_);
             context_default = "what prompt and -n need";
         } else {
-            if (to_.command == Command::kPlan) add_plan(command, to_);
+            if (to_.command == Command::kPlan) add_plan(command, to_, plan_);
             if (to_.command == Command::kDequantize) add_dequantize(command, to_.dequantize);
             if (to_.command == Command::kVerify) {
                 add_verify(command, to_);
@@ -534,6 +584,7 @@ class CommandLine {
 
     Invocation& to_;
     RunText text_;
+    PlanText plan_;
 };
 
 std::string help_hint(const CommandLine& line) {
@@ -580,6 +631,31 @@ std::pair<int32_t, double> parse_bias(const std::string& text) {
         "--logit-bias: wants a token id and what to add, from -100 to 100, such as 15043-1, "
         "not " +
             text);
+}
+
+std::vector<int> parse_ranks(const std::string& text) {
+    std::vector<int> ranks;
+    const char *at = text.data(), *const end = at + text.size();
+    const auto fail = [&] {
+        throw Error(
+            ErrorCode::kUsage,
+            "--ranks: wants whole numbers from 1 to 65536, such as 4, 1,2,4 or 1-8, not " + text);
+    };
+    const auto number = [&] {
+        int n = 0;
+        const auto [next, failure] = std::from_chars(at, end, n);
+        if (failure != std::errc() || n < 1 || n > 65536) fail();
+        at = next;
+        return n;
+    };
+    while (true) {
+        int first = number(), last = first;
+        if (at != end && *at == '-') ++at, last = number();
+        if (last < first || last - first >= 1024 || (at != end && *at != ',')) fail();
+        for (; first <= last; ++first) ranks.push_back(first);
+        if (at == end) return ranks;
+        ++at;
+    }
 }
 
 Invocation parse(std::vector<std::string> arguments) {

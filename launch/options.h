@@ -8,6 +8,7 @@
 #include "launch/perplexity.h"
 #include "runtime/api/conclave.hpp"
 #include "runtime/api/conclave_conform.hpp"
+#include "runtime/api/conclave_predict.hpp"
 
 namespace conclave::launch {
 
@@ -50,7 +51,8 @@ struct Invocation {
     int local_ranks = 0;  ///< > 0: that many ranks as threads of this process
     bool verbose = false, json = false;
     RunOptions run;
-    int plan_ranks = 1;
+    int plan_ranks = 1;      ///< the first of predict.ranks
+    PredictOptions predict;  ///< plan: with links only
     bool plan_kernels = false;
     std::string reference;  ///< verify
     double tolerance = 1e-4;
@@ -73,6 +75,9 @@ constexpr bool uses_plugins(Command command) {
 
 /// "1,2,3" -> {1, 2, 3}. Throws Error(kUsage).
 std::vector<int32_t> parse_ids(const std::string& text);
+
+/// "1,2,4-6" -> {1, 2, 4, 5, 6}. Throws Error(kUsage).
+std::vector<int> parse_ranks(const std::string& text);
 
 /// "15043-1.5" -> {15043, -1.5}. Throws Error(kUsage).
 std::pair<int32_t, double> parse_bias(const std::string& text);

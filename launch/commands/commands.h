@@ -14,6 +14,7 @@ int dequantize(const Invocation& invocation, const Comm& comm);
 int doctor(const Invocation& invocation, const Comm& comm);
 int inspect(const Invocation& invocation);
 int plan(const Invocation& invocation);
+int predict(const Invocation& invocation);  ///< plan with --link
 int conform(const Invocation& invocation);
 int plugins(const Invocation& invocation, const Plugins& plugins);
 

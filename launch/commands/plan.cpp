@@ -57,6 +57,7 @@ void print_text(const LoadPlan& p, bool kernels_only) {
 }  // namespace
 
 int plan(const Invocation& invocation) {
+    if (!invocation.predict.links.empty()) return predict(invocation);
     const LoadPlan p = conclave::plan(invocation.engine, invocation.plan_ranks);
     invocation.json ? print(to_json(p) + "\n") : print_text(p, invocation.plan_kernels);
     return 0;

@@ -22,16 +22,15 @@ struct Engine::Gathered {
     std::vector<float> logits;                 ///< [rows, vocabulary], where candidates == 0
 };
 
-Engine::Engine(const EngineOptions& options, std::shared_ptr<comm::Communicator> comm)
-    : comm_(std::move(comm)),
-      log_(options.log),
-      deadline_(options.deadline_seconds),
+Engine::Engine(const EngineOptions& options, std::shared_ptr<comm::Communicator> comm,
+               const AdjustSetup& adjust)
+    : comm_(std::move(comm)), log_(options.log), deadline_(options.deadline_seconds),
       idle_deadline_(options.idle_deadline_seconds) {
     comm_->check_thread();
     comm_->set_deadline(deadline_);
     comm_->set_abort(options.abort);
     try {
-        load(options);
+        load(options, adjust);
         expert_tp_->set_abort(options.abort);
     } catch (const Error& e) {
         // Of this rank alone: the others learn of it so.

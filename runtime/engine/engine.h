@@ -1,5 +1,6 @@
 // The engine of one rank. See runtime/api/conclave.hpp for how a program uses it.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,10 +16,15 @@
 
 namespace conclave::engine {
 
+struct ModelSetup;
+/// Changes what set_up_model() found, on every rank alike: to measure a part of a model.
+using AdjustSetup = std::function<void(ModelSetup&)>;
+
 class Engine {
   public:
     /// Collective. Loads the model; the same error on all ranks if any fails.
-    Engine(const EngineOptions& options, std::shared_ptr<comm::Communicator> comm);
+    Engine(const EngineOptions& options, std::shared_ptr<comm::Communicator> comm,
+           const AdjustSetup& adjust = {});
     ~Engine();
 
     comm::Communicator& comm() const { return *comm_; }
@@ -41,7 +47,7 @@ class Engine {
   private:
     /// What every rank does in a step; returns logits or candidates to rank 0.
     struct Gathered;
-    void load(const EngineOptions& options);
+    void load(const EngineOptions& options, const AdjustSetup& adjust);
     void size_cache(const EngineOptions& options, quant::CodeType kv_dtype);
     void run(const StepMessage& message, Gathered& gathered);
     void gather(const float* logits, int64_t rows, uint32_t candidates, Gathered& gathered);

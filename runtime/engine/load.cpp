@@ -79,11 +79,12 @@ sharding::ExpertShape expert_shape(const ModelShape& s) {
             sharding::kColumnGranule};
 }
 
-void Engine::load(const EngineOptions& options) {
+void Engine::load(const EngineOptions& options, const AdjustSetup& adjust) {
     const auto begin = std::chrono::steady_clock::now();
     comm::Communicator& comm = *comm_;
     const bool chatty = comm.rank() == 0;
     comm.set_phase("opening the model");
+    if (chatty && !comm.advice().empty()) log_.warning("{}", comm.advice());
     const Extensions& extensions = Extensions::of(options);
     expect_same_plugins(comm, extensions);
 
@@ -91,6 +92,7 @@ void Engine::load(const EngineOptions& options) {
     comm::together(comm, [&] {
         model = set_up_model(options, comm.size());
         expect_runnable(model);
+        if (adjust) adjust(model);
         shape_ = model.shape;
         eos_ = eos_tokens(model.files.config, model.files.config_file, model.files.generation,
                           model.files.generation_file, shape_.vocab_size);
@@ -116,7 +118,7 @@ void Engine::load(const EngineOptions& options) {
                                    model.dummy},
             layout.grid);
         model_ = model.architecture->build(shape_, *builder);
-        ignored = builder->finish(model.architecture->ignorable);
+        ignored = builder->finish(model.ignorable);
         builder->plan().check();
     });
     same_everywhere(comm, builder->plan().hash(), "ranks made different shard plans",

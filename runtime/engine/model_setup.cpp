@@ -17,6 +17,7 @@ ModelSetup set_up_model(const EngineOptions& options, int ranks) {
     const Extensions& extensions = Extensions::of(options);
     s.files = open_model_files(options.model, !s.dummy, extensions, options.load_format);
     s.architecture = &find_architecture(s.files.config, s.files.config_file);
+    s.ignorable = s.architecture->ignorable;
     s.shape = s.architecture->shape(s.files.config, s.files.config_file);
     s.format = choose_format(s.files, extensions.formats, options.quantization);
     const auto served = s.format->supported_activations();

@@ -3,6 +3,8 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "quant/quantization_config.h"
 #include "runtime/engine/model.h"
@@ -21,6 +23,7 @@ struct ModelSetup {
     quant::Activations activations = quant::Activations::kAuto;
     quant::CodeType kv_dtype = quant::CodeType::kF32;
     std::optional<quant::Imagined> dummy;
+    std::vector<std::string> ignorable;  ///< the architecture's: tensors that may stay unread
 };
 
 /// For `ranks` ranks. Not collective. Throws kUsage, kMissingFile, kBadContent, kUnsupported.

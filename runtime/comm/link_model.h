@@ -1,0 +1,46 @@
+// What a collective costs between hosts, by the way leader_link sends it: a pure function of sizes.
+// What happens inside a host is not here; that is measured.
+#pragma once
+#include <cstddef>
+#include <span>
+
+namespace conclave::comm {
+
+/// The way from one host to another.
+struct Link {
+    double bytes_per_second = 0;  ///< of one host's port, each direction
+    double latency_seconds = 0;   ///< one way, of a small message, from call to call
+    /// What a port lets through at once after a pause; 0 for a wire. For rate limiters: tc's tbf.
+    double burst_bytes = 0;
+};
+
+/// One collective of `hosts` hosts.
+struct Collective {
+    enum class Kind { kBarrier, kBroadcast, kAllReduce, kAllGather };
+    Kind kind = Kind::kBarrier;
+    int hosts = 1;
+    size_t bytes = 0;         ///< the whole: of all pieces, where they are gathered
+    size_t largest_host = 0;  ///< kAllGather: bytes that one host contributes, at most and at least
+    size_t smallest_host = 0;
+};
+
+struct LinkUse {
+    double latencies = 0;     ///< messages that follow one another
+    double bytes = 0;         ///< through the busiest port
+    double excess_bytes = 0;  ///< what no burst can take, of each collective
+    LinkUse& operator+=(const LinkUse& other);
+    LinkUse operator*(double times) const;
+};
+
+LinkUse link_use(const Collective& collective, const Link& link);
+
+struct LinkSeconds {
+    double latency = 0, bandwidth = 0;
+    double sum() const { return latency + bandwidth; }
+};
+
+/// What `use` adds to a step that computes for `compute_seconds`. A port with a burst refills it
+/// while the ranks compute, so that only bytes beyond rate x time make them wait.
+LinkSeconds link_seconds(const LinkUse& use, const Link& link, double compute_seconds);
+
+}  // namespace conclave::comm
