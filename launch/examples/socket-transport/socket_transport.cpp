@@ -20,16 +20,19 @@ struct Options {
     std::string model, prompt = "O Romeo, Romeo! ";
     std::vector<std::string> peers;
     int rank = -1;
-    long tokens = 32, fail_at = -1;
+    long tokens = 32, fail_at = -1, exit_at = -1;
     bool deterministic = false;
 };
 
 /// What the callbacks are given.
 struct Ranks {
     TcpMesh& mesh;
-    long fail_at, calls = 0;
+    long fail_at, exit_at, calls = 0;
 
-    int32_t failure() { return calls++ == fail_at ? kMadeUpFailure : 0; }
+    int32_t failure() {
+        if (calls == exit_at) std::_Exit(3);
+        return calls++ == fail_at ? kMadeUpFailure : 0;
+    }
 };
 
 // The library calls these from the thread that is inside a call on the communicator or its engine.
@@ -114,8 +117,10 @@ int usage() {
     std::fprintf(stderr,
                  "usage: socket-transport MODEL --peers HOST:PORT,HOST:PORT,... --rank R\n"
                  "       [--prompt TEXT] [-n TOKENS] [--deterministic] [--fail-at CALL]\n"
+                 "       [--exit-at CALL]\n"
                  "Start one process for each of the peers, each with its own rank from 0.\n"
-                 "--fail-at: this rank's collective of that number, from 0, fails\n");
+                 "--fail-at: this rank's collective of that number, from 0, fails\n"
+                 "--exit-at: at it this process ends, without a word to the others\n");
     return 2;
 }
 
@@ -146,6 +151,8 @@ bool parse(int argc, char** argv, Options& options) {
             options.tokens = std::atol(value.c_str());
         } else if (name == "--fail-at") {
             options.fail_at = std::atol(value.c_str());
+        } else if (name == "--exit-at") {
+            options.exit_at = std::atol(value.c_str());
         } else {
             return false;
         }
@@ -160,7 +167,7 @@ int main(int argc, char** argv) {
     if (!parse(argc, argv, options)) return usage();
     try {
         TcpMesh mesh(options.rank, options.peers);
-        Ranks ranks{mesh, options.fail_at};
+        Ranks ranks{mesh, options.fail_at, options.exit_at};
         const conclave_status status = run(ranks, options);
         if (status == CONCLAVE_OK) return 0;
         std::fprintf(stderr, "rank %d: status %d (%s): %s\n", options.rank, status,
