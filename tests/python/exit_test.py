@@ -54,7 +54,7 @@ class Exit(unittest.TestCase):
 
     def test_finalized_first(self):
         code, out, err = self.run_program(RANKS + GENERATE + "if engine.rank:\n    engine.follow()\n"
-                                          "else:\n    engine.close()\nMPI.Finalize()\nprint('done', flush=True)", 2)
+                                          "else:\n    engine.close()\nMPI.Finalize()\nsys.stdout.write('done\\n')", 2)
         self.assertEqual((code, err, sorted(out.split())), (0, "", ["5", "done", "done"]))
 
 

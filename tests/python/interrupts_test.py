@@ -8,13 +8,10 @@ import unittest
 
 import conclave
 from conclave.sequences import Record
+from interrupting import WhenAsked, interrupt
 from support import MODEL, PROMPT
 
 TOKENS = 12
-
-
-def interrupt(*_):
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 class InSteps(unittest.TestCase):
@@ -98,8 +95,12 @@ class InSteps(unittest.TestCase):
         self.after(3)
 
 
-class Loading(unittest.TestCase):
-    def test_progress(self):
+class InWaits(unittest.TestCase):
+    def setUp(self):
+        self.when_asked = WhenAsked()
+        self.addCleanup(self.when_asked.remove)
+
+    def test_loading(self):
         with self.assertRaises(KeyboardInterrupt):
             conclave.Engine(MODEL, progress=interrupt)
         with conclave.Engine(MODEL) as engine:
@@ -108,11 +109,10 @@ class Loading(unittest.TestCase):
     def test_waiting_for_other_ranks(self):
         """Rank 1 never comes: only the abort callback ends the wait."""
         comms = conclave.local(2)
-        timer = threading.Timer(0.3, interrupt)
-        timer.start()
+        self.when_asked.armed = True
         with self.assertRaises(KeyboardInterrupt):
             conclave.Engine(MODEL, comms[0])
-        timer.join()
+        self.assertFalse(self.when_asked.armed)
 
     def test_following(self):
         comms = conclave.local(2)
@@ -133,11 +133,9 @@ class Loading(unittest.TestCase):
         with self.assertRaises(KeyboardInterrupt):
             with conclave.Engine(MODEL, comms[1]) as engine:
                 made.wait()
-                timer = threading.Timer(0.3, interrupt)
-                timer.start()
+                self.when_asked.armed = True
                 engine.follow()
         thread.join()
-        timer.join()
         self.assertIsInstance(ended[0], conclave.CancelledError)
 
 

@@ -1,19 +1,19 @@
 """rank_checks.py FOLDER RANKS: run by all ranks together, see ranks_test.py."""
 import json
 import os
-import signal
 import sys
-import threading
 import traceback
 
 import conclave
 import numpy
+from interrupting import WhenAsked
 from mpi4py import MPI
 
 FOLDER, RANKS = sys.argv[1], int(sys.argv[2])
 WORLD = MPI.COMM_WORLD
 with open(os.path.join(FOLDER, "wanted.json")) as file:
     WANTED = json.load(file)
+WHEN_ASKED = WhenAsked()
 MODEL, PROMPT, TOKENS = (WANTED[name] for name in ("model", "prompt", "tokens"))
 
 
@@ -27,10 +27,6 @@ def raises(error, function, *arguments, **options):
     except error as raised:
         return raised
     raise AssertionError(f"{error} was not raised")
-
-
-def interrupt():
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def check_the_command_s_text():
@@ -86,8 +82,7 @@ def check_progress_that_raises():
 def check_interrupted_leader():
     with engine_on(WORLD) as engine:
         if engine.rank == 0:
-            timer = threading.Timer(0.2, interrupt)
-            timer.start()
+            WHEN_ASKED.armed = True
             try:
                 while True:
                     engine.generate(PROMPT, max_tokens=300, ignore_eos=True)
@@ -102,9 +97,7 @@ def check_interrupted_follower():
 
     def run():
         with engine_on(WORLD) as engine:
-            WORLD.barrier()
-            if engine.rank == RANKS - 1:
-                threading.Timer(0.2, interrupt).start()
+            WHEN_ASKED.armed = engine.rank == RANKS - 1
             if engine.rank > 0:
                 engine.follow()
             while True:
@@ -117,21 +110,17 @@ def check_an_idle_leader():
     """The last rank is interrupted while it waits for a step that rank 0 does not take."""
     if RANKS == 1:
         return
-    try:
-        with engine_on(WORLD) as engine:
-            WORLD.barrier()
-            if engine.rank == RANKS - 1:
-                threading.Timer(0.2, interrupt).start()
-                raises(KeyboardInterrupt, engine.follow)
-            if engine.rank == 0:
-                WORLD.recv(source=RANKS - 1)
-                raises(conclave.Error, engine.generate, PROMPT)
-            elif engine.rank < RANKS - 1:
-                raises(conclave.Error, engine.follow)
-            else:
-                WORLD.send(None, dest=0)
-    except conclave.Error:
-        pass  # closing an engine that has failed may say so
+    with engine_on(WORLD) as engine:
+        if engine.rank == RANKS - 1:
+            WHEN_ASKED.armed = True
+            raises(KeyboardInterrupt, engine.follow)
+        if engine.rank == 0:
+            WORLD.recv(source=RANKS - 1)
+            raises(conclave.CancelledError, engine.generate, PROMPT)
+        elif engine.rank < RANKS - 1:
+            raises(conclave.CancelledError, engine.follow)
+        else:
+            WORLD.send(None, dest=0)
 
 
 def main():

@@ -27,6 +27,11 @@ class Score(unittest.TestCase):
         for row, other in zip(one, self.table(2)):
             self.assertEqual((row[0], row[3]), (other[0], other[3]))
             self.assertLess(abs(float(row[1]) / float(other[1]) - 1), 0.02)
+        with open(os.path.join(EXAMPLE, "README.md")) as f:
+            shown = [line.split("\t") for line in f.read().splitlines() if line.count("\t") == 3]
+        for row, other in zip(one, shown[1:]):  # other CPUs round otherwise
+            self.assertEqual((row[0], row[3]), (other[0], other[3]))
+            self.assertLess(abs(float(row[1]) / float(other[1]) - 1), 0.02)
         with open(TEXTS) as f:
             texts = f.read().splitlines()
         self.assertEqual([row[3] for row in one], texts)
@@ -39,13 +44,6 @@ class Score(unittest.TestCase):
                 self.assertEqual(int(tokens), len(ids) - 1)
                 self.assertAlmostEqual(float(logprob), wanted, places=5)
                 self.assertAlmostEqual(float(perplexity), math.exp(-wanted / (len(ids) - 1)), places=4)
-
-    def test_readme(self):
-        with open(os.path.join(EXAMPLE, "README.md")) as f:
-            text = f.read()
-        for row in self.table(1, TEXTS, "--deterministic", "--activations", "f32"):
-            self.assertIn(row[3], text)
-        self.assertNotIn("TABLE", text)
 
     def test_the_command_s_perplexity(self):
         """Two windows of 64 tokens: the command scores each one's last position too."""
