@@ -52,6 +52,14 @@ class Exit(unittest.TestCase):
         self.assertIn("KeyError: 'mine'", err)
         self.assertNotIn("MPI_ABORT", err)
 
+    def test_the_other_rank_fails(self):
+        """Rank 1 does not follow after an exception, and rank 0 learns of it."""
+        code, out, err = self.run_program(RANKS + "if engine.rank:\n    raise KeyError('mine')\n"
+                                          "while True:\n    engine.generate('ROMEO:')\n", 2)
+        self.assertNotEqual(code, 0)
+        self.assertIn("KeyError: 'mine'", err)
+        self.assertIn("CommError: a rank left", err)
+
     def test_finalized_first(self):
         code, out, err = self.run_program(RANKS + GENERATE + "if engine.rank:\n    engine.follow()\n"
                                           "else:\n    engine.close()\nMPI.Finalize()\nsys.stdout.write('done\\n')", 2)

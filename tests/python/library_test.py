@@ -40,6 +40,12 @@ class Library(unittest.TestCase):
         self.imports()
         self.imports(CONCLAVE_LIBRARY=os.path.dirname(LIBRARY))
 
+    def test_the_package_has_its_version(self):
+        code, out, err = python("-c", "import conclave, importlib.metadata\n"
+                                "print(conclave.__version__, importlib.metadata.version('conclave'))")
+        self.assertEqual(code, 0, err)
+        self.assertEqual(*out.split())
+
     def test_by_the_dynamic_linker(self):
         self.imports(CONCLAVE_LIBRARY="", LD_LIBRARY_PATH=os.path.dirname(LIBRARY))
 
