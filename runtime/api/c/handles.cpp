@@ -29,8 +29,8 @@ const char* kind_name(Kind kind) {
     return nullptr;
 }
 
-/// The only mutable state of the process: a host passes nothing but the handle, and a table in an
-/// object of the host's would need a handle of its own.
+/// State of the process, as nothing else but the order of loading plugins is: a host passes nothing
+/// but the handle, and a table in an object of the host's would need a handle of its own.
 struct Table {
     std::mutex mutex;
     uint64_t last_serial = 0;
