@@ -142,8 +142,8 @@ class InWaits(unittest.TestCase):
 PROGRAM = """
 import conclave, sys
 with conclave.Engine(sys.argv[1]) as engine:
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         while True:
             engine.generate("ROMEO:", max_tokens=500, ignore_eos=True)
     except KeyboardInterrupt:

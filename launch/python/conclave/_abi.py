@@ -199,8 +199,9 @@ _OPTIONAL = {"conclave_comm_mpi_address"}
 
 def declare(library: ctypes.CDLL) -> None:
     """Says what the library's functions take and return."""
-    functions = {name: (c_int32, arguments) for name, arguments in _STATUS_FUNCTIONS.items()}
-    functions.update(_OTHER_FUNCTIONS)
+    functions: dict[str, tuple] = {
+        **{name: (c_int32, arguments) for name, arguments in _STATUS_FUNCTIONS.items()},
+        **_OTHER_FUNCTIONS}
     for name, (result, arguments) in functions.items():
         try:
             function = getattr(library, name)

@@ -28,7 +28,7 @@ def take_text(function: Callable[..., int], *arguments: Any) -> str:
     """The text that `function` makes, which belongs to the library until it is given back."""
     text = new_handle(function, *arguments)
     try:
-        return ctypes.string_at(text.value).decode("utf-8", "replace")
+        return ctypes.string_at(text).decode("utf-8", "replace")
     finally:
         library.conclave_free(text)
 

@@ -46,8 +46,8 @@ class Guard:
                     yield
                 finally:
                     self._give_signals_back()
-            except BaseException as error:
-                failure = error
+            except BaseException as raised:
+                failure = raised
             finally:
                 self._inside = False
             self._run_handlers()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union, overload
 
 from . import _abi, _calls
@@ -13,7 +13,7 @@ from ._library import library
 from .comm import Comm, of_mpi
 from .errors import usage
 from .options import EngineOptions, Path, engine_config
-from .reports import log_function, progress_function
+from .reports import Log, Progress, log_function, progress_function
 from .sequences import Piece, Prompt, Record, Result, Score, SequenceOptions, is_batch
 from .tokenizer import Tokenizer
 
@@ -90,8 +90,7 @@ class Engine:
     and the engine stays usable. A second one ends that step too, and with it the engine."""
 
     def __init__(self, model: Path, comm: Any = None, *,
-                 progress: Union[bool, Callable[[int, int, float], object], None] = None,
-                 log: Optional[Callable[[int, str], object]] = None,
+                 progress: Union[bool, Progress, None] = None, log: Optional[Log] = None,
                  **options: Unpack[EngineOptions]) -> None:
         config = engine_config(model, dict(options))
         ranks = comm if comm is None or isinstance(comm, Comm) else of_mpi(comm)
@@ -154,7 +153,8 @@ class Engine:
     # ---- rank 0 ----------------------------------------------------------------------------------
 
     @overload
-    def generate(self, prompt: Prompt, **options: Unpack[SequenceOptions]) -> Result: ...
+    def generate(self, prompt: Prompt,  # type: ignore[overload-overlap]  # [] is a prompt
+                 **options: Unpack[SequenceOptions]) -> Result: ...
     @overload
     def generate(self, prompt: Sequence[Prompt],
                  **options: Unpack[SequenceOptions]) -> list[Result]: ...

@@ -36,7 +36,7 @@ class EngineOptions(TypedDict, total=False):
 def set_fields(struct: ctypes.Structure, options: dict[str, Any]) -> None:
     """Numbers and texts, by the fields' types. OverflowError for what does not fit: ctypes itself
     would cut it."""
-    types = dict(struct._fields_)
+    types: dict[str, Any] = {field[0]: field[1] for field in struct._fields_}
     for name, value in options.items():
         if value is None:
             continue

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Optional, TextIO, Union
 
-Log = Callable[[int, str], None]                 # conclave_log_level, message
-Progress = Callable[[int, int, float], None]     # bytes, total, seconds
+Log = Callable[[int, str], object]               # conclave_log_level, message
+Progress = Callable[[int, int, float], object]   # bytes, total, seconds
 # By conclave_log_level.
 LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 
@@ -15,10 +15,10 @@ logger = logging.getLogger("conclave")
 logger.addHandler(logging.NullHandler())
 
 
-def log_function(log: Optional[Callable[[int, str], object]]) -> Log:
+def log_function(log: Optional[Log]) -> Log:
     """The level is one of `logging`'s."""
     target = log or logger.log
-    return lambda level, message: target(LEVELS[level], message) and None
+    return lambda level, message: target(LEVELS[level], message)
 
 
 class Bar:
@@ -46,10 +46,7 @@ class Bar:
         self._stream.flush()
 
 
-def progress_function(progress: Union[bool, Callable[[int, int, float], object], None]
-                      ) -> Optional[Progress]:
+def progress_function(progress: Union[bool, Progress, None]) -> Optional[Progress]:
     if progress is True:
         return Bar(sys.stderr)
-    if not progress:
-        return None
-    return lambda done, total, seconds: progress(done, total, seconds) and None
+    return progress or None

@@ -124,7 +124,8 @@ def sequence_config(prompt: Prompt, options: Mapping[str, Any]) -> _abi.Sequence
     config.stop = strings(stop)
     config.stop_count = len(stop)
     bias = options.pop("logit_bias", None) or {}
-    config.logit_bias = (_abi.LogitBias * len(bias))(*bias.items())
+    config.logit_bias = (_abi.LogitBias * len(bias))(
+        *(_abi.LogitBias(token, value) for token, value in bias.items()))
     config.logit_bias_count = len(bias)
     set_fields(config, options)
     return config
