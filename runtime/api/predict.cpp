@@ -11,10 +11,14 @@
 #include "runtime/api/conclave.hpp"
 #include "runtime/api/conclave_predict.hpp"
 #include "runtime/api/predict_measure.h"
+#include "runtime/comm/tcp_probe.h"
 #include "runtime/exec/topology.h"
 
 namespace conclave {
 namespace {
+
+/// A sum of 2048 floats: what decoding one token sends.
+constexpr size_t kMessageBytes = 8192;
 
 void check(const PredictOptions& how) {
     const auto expect = [](bool ok, const std::string& what, const std::string& found) {
@@ -83,8 +87,9 @@ double read_rate(const EngineOptions& options, int ranks) {
 }
 
 LinkPrediction over_link(const RanksPrediction& ranks, const std::vector<comm::Collective>& all,
-                         const LinkSpec& spec, int64_t batch) {
-    const comm::Link link{spec.bytes_per_second, spec.latency_seconds, spec.burst_bytes};
+                         const LinkSpec& spec, double message_seconds, int64_t batch) {
+    const comm::Link link{spec.bytes_per_second, spec.latency_seconds, spec.burst_bytes,
+                          message_seconds};
     comm::LinkUse use;
     for (const comm::Collective& c : all) use += comm::link_use(c, link);
     const comm::LinkSeconds seconds = comm::link_seconds(use, link, ranks.compute_seconds);
@@ -100,7 +105,7 @@ LinkPrediction over_link(const RanksPrediction& ranks, const std::vector<comm::C
 }
 
 RanksPrediction predict_ranks(const SliceCase& slice, const PredictOptions& how,
-                              std::string& engine) {
+                              double message_seconds, std::string& engine) {
     const SliceMeasurement m = measure_slice(slice);
     RanksPrediction r;
     r.ranks = slice.ranks;
@@ -115,7 +120,7 @@ RanksPrediction predict_ranks(const SliceCase& slice, const PredictOptions& how,
     r.compute_seconds = m.step_seconds;
     r.collectives = static_cast<int64_t>(m.collectives.size());
     for (const LinkSpec& spec : how.links)
-        r.links.push_back(over_link(r, m.collectives, spec, how.batch));
+        r.links.push_back(over_link(r, m.collectives, spec, message_seconds, how.batch));
     engine = m.engine;
     return r;
 }
@@ -128,6 +133,9 @@ Prediction predict(const EngineOptions& options, const PredictOptions& how) {
     const auto say = [&](const std::string& line) {
         if (how.progress) how.progress(line);
     };
+    const double message_seconds = comm::tcp_message_seconds(kMessageBytes);
+    say(fmt::format("a further message costs {:.1f} us of a CPU (TCP over loopback)",
+                    1e6 * message_seconds));
     Prediction out;
     for (const int n : how.ranks) {
         SliceCase slice;
@@ -142,7 +150,7 @@ Prediction predict(const EngineOptions& options, const PredictOptions& how) {
         say(fmt::format("measuring {} of {} rank{}, {} thread{} each", slice.ranks_here, n,
                         n == 1 ? "" : "s", slice.options.threads,
                         slice.options.threads == 1 ? "" : "s"));
-        RanksPrediction r = predict_ranks(slice, how, out.engine);
+        RanksPrediction r = predict_ranks(slice, how, message_seconds, out.engine);
         r.read_bandwidth = read_rate(slice.options, slice.ranks_here);
         out.ranks.push_back(std::move(r));
     }

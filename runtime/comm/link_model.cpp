@@ -11,9 +11,11 @@ constexpr size_t kDirectBytes = 64 * 1024;
 /// From here Open MPI's TCP transport asks the receiver first: a message there and one back.
 constexpr size_t kEagerBytes = 64 * 1024;
 
-/// Every host sends `sent` bytes in messages of `message` and receives `received`.
-LinkUse exchange(double sent, double received, double message) {
-    return {message > static_cast<double>(kEagerBytes) ? 3.0 : 1.0, std::max(sent, received), 0};
+/// Every host sends `sent` bytes to `others` hosts in messages of `message`, and receives
+/// `received`.
+LinkUse exchange(unsigned others, double sent, double received, double message) {
+    return {message > static_cast<double>(kEagerBytes) ? 3.0 : 1.0, others - 1.0,
+            std::max(sent, received), 0};
 }
 
 /// A binomial tree: the last host hears after as many messages as ones are in its number, and as
@@ -22,35 +24,36 @@ LinkUse broadcast(unsigned hosts, double bytes) {
     int depth = 0;
     for (unsigned h = 1; h < hosts; ++h) depth = std::max(depth, std::popcount(h));
     const double sends = std::bit_width(hosts - 1);
-    return {exchange(0, 0, bytes).latencies * depth, sends * bytes, 0};
+    return {exchange(1, 0, 0, bytes).latencies * depth, sends - 1, sends * bytes, 0};
 }
 
 LinkUse all_reduce(unsigned hosts, double bytes) {
     const double others = hosts - 1;
     if (hosts == 2 || bytes <= static_cast<double>(kDirectBytes))
-        return exchange(others * bytes, others * bytes, bytes);
+        return exchange(hosts - 1, others * bytes, others * bytes, bytes);
     const double part = bytes / hosts;
-    LinkUse use = exchange(others * part, others * part, part);
-    return use * 2;
+    return exchange(hosts - 1, others * part, others * part, part) * 2;
 }
 
 LinkUse all_gather(const Collective& c) {
     const double sent = static_cast<double>(c.largest_host) * (c.hosts - 1);
     const double received = static_cast<double>(c.bytes - c.smallest_host);
-    return exchange(sent, received, static_cast<double>(c.largest_host));
+    return exchange(static_cast<unsigned>(c.hosts) - 1, sent, received,
+                    static_cast<double>(c.largest_host));
 }
 
 }  // namespace
 
 LinkUse& LinkUse::operator+=(const LinkUse& other) {
     latencies += other.latencies;
+    more_messages += other.more_messages;
     bytes += other.bytes;
     excess_bytes += other.excess_bytes;
     return *this;
 }
 
 LinkUse LinkUse::operator*(double times) const {
-    return {latencies * times, bytes * times, excess_bytes * times};
+    return {latencies * times, more_messages * times, bytes * times, excess_bytes * times};
 }
 
 LinkUse link_use(const Collective& c, const Link& link) {
@@ -59,7 +62,7 @@ LinkUse link_use(const Collective& c, const Link& link) {
     LinkUse use;
     switch (c.kind) {
         case Collective::Kind::kBarrier:
-            use = exchange(hosts - 1, hosts - 1, 1);
+            use = exchange(hosts - 1, hosts - 1, hosts - 1, 1);
             break;
         case Collective::Kind::kBroadcast:
             use = broadcast(hosts, static_cast<double>(c.bytes));
@@ -77,7 +80,7 @@ LinkUse link_use(const Collective& c, const Link& link) {
 
 LinkSeconds link_seconds(const LinkUse& use, const Link& link, double compute_seconds) {
     LinkSeconds s;
-    s.latency = use.latencies * link.latency_seconds;
+    s.latency = use.latencies * link.latency_seconds + use.more_messages * link.message_seconds;
     const double spent = compute_seconds + s.latency;
     s.bandwidth = std::max(use.excess_bytes / link.bytes_per_second,
                            use.bytes / link.bytes_per_second - spent);

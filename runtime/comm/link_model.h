@@ -12,6 +12,9 @@ struct Link {
     double latency_seconds = 0;   ///< one way, of a small message, from call to call
     /// What a port lets through at once after a pause; 0 for a wire. For rate limiters: tc's tbf.
     double burst_bytes = 0;
+    /// Sending and receiving one message keeps a CPU busy for so long; the first of an exchange is
+    /// in the latency.
+    double message_seconds = 0;
 };
 
 /// One collective of `hosts` hosts.
@@ -25,9 +28,10 @@ struct Collective {
 };
 
 struct LinkUse {
-    double latencies = 0;     ///< messages that follow one another
-    double bytes = 0;         ///< through the busiest port
-    double excess_bytes = 0;  ///< what no burst can take, of each collective
+    double latencies = 0;      ///< messages that follow one another
+    double more_messages = 0;  ///< that one host sends and receives beside those
+    double bytes = 0;          ///< through the busiest port
+    double excess_bytes = 0;   ///< what no burst can take, of each collective
     LinkUse& operator+=(const LinkUse& other);
     LinkUse operator*(double times) const;
 };

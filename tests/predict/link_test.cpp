@@ -81,8 +81,9 @@ LinkUse use_of(Collective::Kind kind, int hosts, size_t bytes, size_t largest = 
     return comm::link_use({kind, hosts, bytes, largest, smallest}, Link{1, 1, burst});
 }
 
-void expect_use(const LinkUse& use, double latencies, double bytes) {
+void expect_use(const LinkUse& use, double latencies, double more, double bytes) {
     EXPECT_NEAR(use.latencies, latencies, kNear);
+    EXPECT_NEAR(use.more_messages, more, kNear);
     EXPECT_NEAR(use.bytes, bytes, kNear);
     EXPECT_NEAR(use.excess_bytes, bytes, kNear);
 }
@@ -90,33 +91,35 @@ void expect_use(const LinkUse& use, double latencies, double bytes) {
 TEST(LinkUse, ByHand) {
     using Kind = Collective::Kind;
     for (const Kind kind : {Kind::kBarrier, Kind::kBroadcast, Kind::kAllReduce, Kind::kAllGather})
-        expect_use(use_of(kind, 1, 4096, 4096, 4096), 0, 0);
-    expect_use(use_of(Kind::kBarrier, 4, 0), 1, 3);
+        expect_use(use_of(kind, 1, 4096, 4096, 4096), 0, 0, 0);
+    expect_use(use_of(Kind::kBarrier, 4, 0), 1, 2, 3);
     // All to all up to 64 KiB, or with two hosts.
-    expect_use(use_of(Kind::kAllReduce, 2, 8192), 1, 8192);
-    expect_use(use_of(Kind::kAllReduce, 5, 8192), 1, 4 * 8192);
-    expect_use(use_of(Kind::kAllReduce, 3, 65536), 1, 2 * 65536);
+    expect_use(use_of(Kind::kAllReduce, 2, 8192), 1, 0, 8192);
+    expect_use(use_of(Kind::kAllReduce, 5, 8192), 1, 3, 4 * 8192);
+    expect_use(use_of(Kind::kAllReduce, 3, 65536), 1, 1, 2 * 65536);
     // Two messages of a quarter to each of three others; below the eager limit, then beyond it.
-    expect_use(use_of(Kind::kAllReduce, 4, 131072), 2, 2 * 3 * 32768);
-    expect_use(use_of(Kind::kAllReduce, 4, 1 << 20), 6, 2 * 3 * (1 << 18));
-    expect_use(use_of(Kind::kAllReduce, 2, 1 << 20), 3, 1 << 20);
+    expect_use(use_of(Kind::kAllReduce, 4, 131072), 2, 4, 2 * 3 * 32768);
+    expect_use(use_of(Kind::kAllReduce, 4, 1 << 20), 6, 4, 2 * 3 * (1 << 18));
+    expect_use(use_of(Kind::kAllReduce, 2, 1 << 20), 3, 0, 1 << 20);
     // Trees: 2, 3, 4, 5 and 8 hosts.
     const int depth[] = {0, 0, 1, 1, 2, 2, 2, 2, 3}, sends[] = {0, 0, 1, 2, 2, 3, 3, 3, 3};
     for (int hosts = 2; hosts <= 8; ++hosts)
-        expect_use(use_of(Kind::kBroadcast, hosts, 4096), depth[hosts], sends[hosts] * 4096);
+        expect_use(use_of(Kind::kBroadcast, hosts, 4096), depth[hosts], sends[hosts] - 1,
+                   sends[hosts] * 4096);
     // The host with most sends it to two others; the one with least receives all else.
-    expect_use(use_of(Kind::kAllGather, 3, 1000, 400, 200), 1, 800);
-    expect_use(use_of(Kind::kAllGather, 2, 1000, 1000, 0), 1, 1000);
+    expect_use(use_of(Kind::kAllGather, 3, 1000, 400, 200), 1, 1, 800);
+    expect_use(use_of(Kind::kAllGather, 2, 1000, 1000, 0), 1, 0, 1000);
 }
 
 TEST(LinkSeconds, AddUpAndWaitForBursts) {
-    const LinkUse use{10, 5000, 5000};
+    const LinkUse use{10, 7, 5000, 5000};
     const LinkSeconds wire = comm::link_seconds(use, {1e6, 1e-3, 0}, 0.5);
     EXPECT_NEAR(wire.latency, 10e-3, kNear);
     EXPECT_NEAR(wire.bandwidth, 5e-3, kNear);
     EXPECT_NEAR(wire.sum(), 15e-3, kNear);
+    EXPECT_NEAR(comm::link_seconds(use, {1e6, 1e-3, 0, 2e-3}, 0.5).latency, 24e-3, kNear);
     // A burst that takes every message: the port has refilled while the ranks computed ...
-    LinkUse bursts{10, 5000, 0};
+    LinkUse bursts{10, 7, 5000, 0};
     EXPECT_NEAR(comm::link_seconds(bursts, {1e6, 1e-3, 1e6}, 0.5).bandwidth, 0, kNear);
     // ... unless they need more than it gives in that time: 5 s, 0.51 of them gone by.
     EXPECT_NEAR(comm::link_seconds(bursts, {1e3, 1e-3, 1e6}, 0.5).bandwidth, 4.49, kNear);

@@ -1,0 +1,11 @@
+// What a message over TCP costs the CPU.
+#pragma once
+#include <cstddef>
+
+namespace conclave::comm {
+
+/// Seconds for sending and receiving `bytes`, at most 64 KiB, over the loopback interface: the
+/// system's work, no wire and no waiting. 0 where there is no such interface.
+double tcp_message_seconds(size_t bytes);
+
+}  // namespace conclave::comm
