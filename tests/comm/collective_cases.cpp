@@ -351,7 +351,7 @@ void check_abort(Communicator& comm) {
     const auto ask = [](ErrorCode code, const char* words, Communicator& victim) {
         float value = 0;
         for (int again = 0; again < 2; ++again)  // it stays poisoned
-            EXPECT_EQ(thrown_text(code, [&] { victim.all_reduce_sum(&value, 1); }), words);
+            expect_contains(thrown_text(code, [&] { victim.all_reduce_sum(&value, 1); }), words);
     };
     for (int asked = 0; asked < comm.size() && comm.size() > 1; asked += 1 + comm.size() / 4) {
         const int late = (asked + 1) % comm.size();
