@@ -53,7 +53,8 @@ std::vector<CollectiveCase> cases() {
 class Transports : public testing::TestWithParam<std::tuple<int, CollectiveCase>> {};
 
 TEST_P(Transports, Case) {
-    const auto& [ranks, test] = GetParam();
+    const int ranks = std::get<0>(GetParam());
+    const CollectiveCase test = std::get<1>(GetParam());
     ThreadHost host(ranks);
     for (const auto& failure : run_on(host, [&](comm::Communicator& comm) {
              EXPECT_STREQ(comm.backend(), "transport");
