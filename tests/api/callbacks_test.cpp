@@ -1,5 +1,6 @@
 // Callbacks that fail, throw or call back in; calls that meet another one.
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <stdexcept>
 
@@ -96,6 +97,34 @@ TEST(StepCallbacks, TokensOfOtherSequencesCanStillBeRead) {
     EXPECT_EQ(engine.tokens(a).size(), 1u);
     EXPECT_EQ(engine.tokens(b).size(), 1u);
     EXPECT_EQ(engine.state(b).finish, CONCLAVE_FINISH_NONE);
+}
+
+TEST(StepCallbacks, AbortEndsTheStepOrThrows) {
+    for (const bool throws : {false, true}) {
+        Host host;
+        Config config;
+        config.abort = Host::ask, config.abort_user = &host;
+        TestEngine engine(config);
+        host.act = [&]() -> int32_t {
+            if (throws) {
+                throw std::runtime_error("no answer");
+            }
+            return 1;
+        };
+        engine.add(Order({5}, 100));
+        conclave_status status = CONCLAVE_OK;
+        while (status == CONCLAVE_OK) {  // it is asked every 20 ms
+            std::this_thread::sleep_for(std::chrono::milliseconds(25));
+            status = conclave_engine_step(engine, nullptr);
+        }
+        const conclave_status expected =
+            throws ? CONCLAVE_ERROR_CALLBACK : CONCLAVE_ERROR_CANCELLED;
+        EXPECT_EQ(status, expected) << conclave_last_error();
+        const int calls = host.calls;
+        EXPECT_FAILS(conclave_engine_step(engine, nullptr), expected,
+                     throws ? "abort callback threw: no answer" : "asked to stop");
+        EXPECT_EQ(host.calls, calls);
+    }
 }
 
 /// Every function on an engine's handle, and on its communicator's, from where none may be called.

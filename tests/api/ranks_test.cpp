@@ -1,5 +1,6 @@
 // Several ranks, as threads: followers, ranks that step together, and failures that all get.
 #include <atomic>
+#include <chrono>
 
 #include "tests/api/support.h"
 
