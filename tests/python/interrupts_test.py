@@ -7,6 +7,7 @@ import threading
 import unittest
 
 import conclave
+from conclave._guard import Guard
 from conclave.sequences import Record
 from interrupting import WhenAsked, interrupt
 from support import MODEL, PROMPT
@@ -93,6 +94,21 @@ class InSteps(unittest.TestCase):
         with self.assertRaises(conclave.BusyError):
             self.engine.generate(PROMPT, max_tokens=TOKENS)
         self.after(3)
+
+
+class Patience(unittest.TestCase):
+    def test_a_second_interrupt_aborts(self):
+        guard = Guard()
+        for patient, answers in (True, [0, 1]), (False, [1, 1]):
+            found = []
+            with self.assertRaises(KeyboardInterrupt):
+                with guard.entered(patient=patient):
+                    self.assertEqual(guard.abort(), 0)
+                    for _ in answers:
+                        interrupt()
+                        found.append(guard.abort())
+            self.assertEqual(found, answers)
+            self.assertIs(signal.getsignal(signal.SIGINT), signal.default_int_handler)
 
 
 class InWaits(unittest.TestCase):

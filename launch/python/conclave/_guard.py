@@ -71,10 +71,6 @@ class Guard:
         except BaseException as error:
             self._keep(error)
 
-    @property
-    def failed(self) -> bool:
-        return self._error is not None
-
     def abort(self, _user: object = None) -> int:
         """The library's abort callback: other than 0 ends the call on all ranks."""
         self._run_handlers()
