@@ -18,7 +18,7 @@ namespace conclave::launch {
 namespace {
 
 // The last ranks leave 5 s after an error, and mpirun ends a job in 1 or 2 s.
-constexpr int kLauncherSeconds = 8;
+constexpr int kLauncherSeconds = 6;
 
 /// Leaves without MPI_Finalize and without joining threads: a peer is gone, or stuck in a
 /// collective that this rank will not enter.

@@ -158,7 +158,9 @@ DoctorReport examine(const EngineOptions& options, comm::Communicator& comm) {
     std::vector<std::string> host_of;
     for (const DoctorRank& rank : report.ranks) host_of.push_back(rank.host);
     const PairPlan plan = plan_pairs(host_of);
-    if (plan.pairs() > 0) say("measuring " + std::to_string(plan.pairs()) + " pairs of ranks");
+    if (plan.pairs() > 0)
+        say("measuring " + std::to_string(plan.pairs()) + (plan.pairs() == 1 ? " pair" : " pairs") +
+            " of ranks");
     report.pairs = measure_pairs(comm, plan);
     report.pairs_left_out = plan.left_out;
     if (comm.rank() != 0) return {};

@@ -24,7 +24,9 @@ struct Engine::Gathered {
 
 Engine::Engine(const EngineOptions& options, std::shared_ptr<comm::Communicator> comm,
                const AdjustSetup& adjust)
-    : comm_(std::move(comm)), log_(options.log), deadline_(options.deadline_seconds),
+    : comm_(std::move(comm)),
+      log_(options.log),
+      deadline_(options.deadline_seconds),
       idle_deadline_(options.idle_deadline_seconds) {
     comm_->check_thread();
     comm_->set_deadline(deadline_);

@@ -2,8 +2,11 @@
 // rank: the same code and text, naming what is concerned.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <fstream>
+#include <mutex>
 #include <set>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -281,6 +284,37 @@ TEST(Faults, WrongOptions) {
     EXPECT_EQ(code(2, [](EngineOptions& o) { o.max_num_seqs = 0; }), 2);
     EXPECT_EQ(code(2, [](EngineOptions& o) { o.threads = -1; }), 2);
     EXPECT_EQ(code(2, [](EngineOptions&) {}), 0);
+}
+
+/// What followers throw while rank 0 does nothing for 0.6 s.
+std::set<std::string> thrown_while_idle(double idle_deadline) {
+    std::set<std::string> thrown;
+    std::mutex mutex;
+    on_ranks(3, [&](const Comm& comm) {
+        EngineOptions options;
+        options.model = fixture("qwen3moe-odd");
+        options.threads = 1;
+        options.max_model_len = 64;
+        options.idle_deadline_seconds = idle_deadline;
+        Engine engine(options, comm);
+        try {
+            if (comm.rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(600));
+            if (comm.rank() == 0) return engine.shutdown();
+            engine.follow();
+        } catch (const Error& e) {
+            const std::lock_guard lock(mutex);
+            thrown.insert(e.what());
+        }
+    });
+    return thrown;
+}
+
+TEST(Faults, RankZeroMayBeIdle) {
+    EXPECT_TRUE(thrown_while_idle(0).empty());
+    const std::set<std::string> thrown = thrown_while_idle(0.1);
+    ASSERT_EQ(thrown.size(), 1u);
+    EXPECT_NE(thrown.begin()->find("deadline of 0.1 s"), std::string::npos) << *thrown.begin();
+    EXPECT_NE(thrown.begin()->find("missing rank 0"), std::string::npos) << *thrown.begin();
 }
 
 }  // namespace
