@@ -4,12 +4,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <limits>
-#include <optional>
 #include <utility>
 
 #include "launch/conform_options.h"
 #include "launch/help.h"
+#include "launch/plan_options.h"
 
 namespace conclave::launch {
 namespace {
@@ -257,46 +256,6 @@ void add_texts(CLI::App& app, const char* name, std::vector<std::string>& to, co
         ->group(group);
 }
 
-/// What plan is told in texts; finish_plan() reads them.
-struct PlanText {
-    std::string ranks = "1";
-    std::vector<std::string> links;
-    std::vector<CLI::Option*> measuring;  ///< options that need a link
-};
-
-void add_plan(CLI::App& app, Invocation& to, PlanText& text) {
-    const char* const group = "Prediction";
-    app.add_option("--ranks", text.ranks, "Ranks to plan for; with --link also 1,2,4 or 1-8")
-        ->type_name("N")
-        ->capture_default_str();
-    add_texts(
-        app, "--link", text.links,
-        "Predict tokens/s over this link between hosts, as 10Gbit,50us; measures here. May be "
-        "given again",
-        "BANDWIDTH,LATENCY", group);
-    const auto add = [&](const char* name, auto& value, const CLI::Validator& check,
-                         const char* what) {
-        text.measuring.push_back(app.add_option(name, value, what)
-                                     ->check(check)
-                                     ->type_name("N")
-                                     ->group(group)
-                                     ->capture_default_str());
-    };
-    add("--ranks-per-host", to.predict.ranks_per_host, at_least(1, 1024), "Ranks on each host");
-    add("--hosts-here", to.predict.hosts_here, at_least(1, 64),
-        "How many of the hosts are this machine (test hosts): measured at the same time");
-    add("--batch", to.predict.batch, at_least(1, 65536), "Sequences that generate together");
-    text.measuring.push_back(
-        app.add_option("--measure-memory", to.predict.memory_bytes,
-                       "Memory for the weights that are measured, at most, such as 2GiB")
-            ->transform(CLI::AsSizeValue(false))
-            ->type_name("SIZE")
-            ->group(group)
-            ->default_str("4GiB"));
-    app.add_flag("--kernels", to.plan_kernels,
-                 "Print only which kernel serves which layer, and why others do not");
-}
-
 /// "1,2,4": whole numbers, each at least 1.
 CLI::Option* add_counts(CLI::App& app, const char* name, std::vector<int64_t>& to, const char* what,
                         const std::string& fallback) {
@@ -422,24 +381,6 @@ void finish_run(Invocation& to, const RunText& text) {
     bool filtered = false;
     for (const CLI::Option* option : text.filters) filtered |= option->count() > 0;
     if (filtered && text.temperature->count() == 0) to.run.sampling.temperature = 1;
-}
-
-void finish_plan(Invocation& to, const PlanText& text) {
-    to.predict.ranks = parse_ranks(text.ranks);
-    to.plan_ranks = to.predict.ranks.front();
-    for (const std::string& link : text.links) to.predict.links.push_back(parse_link(link));
-    if (!to.predict.links.empty()) {
-        if (to.plan_kernels)
-            throw Error(ErrorCode::kUsage, "--kernels is about one plan: give it without --link");
-        return;
-    }
-    if (to.predict.ranks.size() > 1)
-        throw Error(ErrorCode::kUsage,
-                    "--ranks: several numbers are for predictions: give --link, too");
-    for (const CLI::Option* option : text.measuring)
-        if (option->count() > 0)
-            throw Error(ErrorCode::kUsage,
-                        option->get_name() + " is about predictions: give --link, too");
 }
 
 /// CLI11 knows short options of one letter only.
@@ -631,31 +572,6 @@ std::pair<int32_t, double> parse_bias(const std::string& text) {
         "--logit-bias: wants a token id and what to add, from -100 to 100, such as 15043-1, "
         "not " +
             text);
-}
-
-std::vector<int> parse_ranks(const std::string& text) {
-    std::vector<int> ranks;
-    const char *at = text.data(), *const end = at + text.size();
-    const auto fail = [&] {
-        throw Error(
-            ErrorCode::kUsage,
-            "--ranks: wants whole numbers from 1 to 65536, such as 4, 1,2,4 or 1-8, not " + text);
-    };
-    const auto number = [&] {
-        int n = 0;
-        const auto [next, failure] = std::from_chars(at, end, n);
-        if (failure != std::errc() || n < 1 || n > 65536) fail();
-        at = next;
-        return n;
-    };
-    while (true) {
-        int first = number(), last = first;
-        if (at != end && *at == '-') ++at, last = number();
-        if (last < first || last - first >= 1024 || (at != end && *at != ',')) fail();
-        for (; first <= last; ++first) ranks.push_back(first);
-        if (at == end) return ranks;
-        ++at;
-    }
 }
 
 Invocation parse(std::vector<std::string> arguments) {

@@ -69,8 +69,7 @@ Invocation parse(std::vector<std::string> arguments);
 
 /// Whether the command opens a model, or lists plugins.
 constexpr bool uses_plugins(Command command) {
-    return command != Command::kText && command != Command::kConform &&
-           command != Command::kDoctor;
+    return command != Command::kText && command != Command::kConform && command != Command::kDoctor;
 }
 
 /// "1,2,3" -> {1, 2, 3}. Throws Error(kUsage).
