@@ -50,8 +50,8 @@ void set_callbacks(EngineOptions& o, const conclave_engine_config& c) {
             expect_host("progress", [&] { return progress(user, p.bytes, p.total, p.seconds); });
         };
     if (c.abort)
-        o.abort = [abort = c.abort, user = c.abort_user] {
-            return call_host("abort", [&] { return abort(user); }) != 0;
+        o.abort = [wants_stop = c.abort, user = c.abort_user] {
+            return call_host("abort", [&] { return wants_stop(user); }) != 0;
         };
 }
 
