@@ -129,7 +129,8 @@ void SharedSegment::wait_for(int rank) {
     Backoff backoff(crowded_);
     while (load(member(rank).arrived) < step_) {
         if (backoff.pause()) continue;
-        check_poison();
+        // Who poisons after this step has seen all ranks publish it: then it is complete.
+        if (poisoned() && load(member(rank).arrived) < step_) check_poison();
         poll();
         // A rank publishes before it leaves: look at `left` first, then once more at `arrived`.
         if (has_left(rank) && load(member(rank).arrived) < step_)
