@@ -43,7 +43,9 @@ def compile_alone(root, command, name, scratch):
     unit = os.path.join(scratch, name.replace("/", "_") + ".cpp")
     with open(unit, "w") as f:
         f.write(f'#include "{name}"\n#include "{name}"\n')
-    run = subprocess.run(command + flags + ["-I", root, "-c", unit, "-o", unit + ".o"],
+    # Public headers name each other as programs do: <conclave.h>.
+    folders = ["-I", root, "-I", os.path.join(root, "runtime", "api")]
+    run = subprocess.run(command + flags + folders + ["-c", unit, "-o", unit + ".o"],
                          capture_output=True, text=True)
     return None if run.returncode == 0 else f"{name}: does not compile alone:\n{run.stderr[:1500]}"
 
