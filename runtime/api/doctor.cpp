@@ -33,12 +33,6 @@ std::string without(CpuFeatures a, CpuFeatures b) {
     return rest == 0 ? std::string() : CpuFeatures{rest}.to_string();
 }
 
-Isa best_of(CpuFeatures features) {
-    for (int i = kIsaCount - 1; i > 0; --i)
-        if (features.has(Isa(i))) return Isa(i);
-    return Isa::kGeneric;
-}
-
 DoctorRank look_at_rank(const comm::Communicator& comm, const engine::RankSetup& setup) {
     DoctorRank rank;
     rank.rank = comm.rank();
@@ -55,7 +49,7 @@ DoctorRank look_at_rank(const comm::Communicator& comm, const engine::RankSetup&
     std::sort(rank.cpus.begin(), rank.cpus.end());
     std::sort(rank.numa_nodes.begin(), rank.numa_nodes.end());
     const CpuFeatures own = cpu_from_environment();
-    rank.isa = isa_name(best_of(setup.cpu));
+    rank.isa = isa_name(engine::best_isa(setup.cpu));
     rank.features = own.to_string();
     rank.beyond = without(own, setup.cpu);
     rank.switched_off = without(detect_cpu(), own);

@@ -167,15 +167,10 @@ void Engine::load(const EngineOptions& options, const AdjustSetup& adjust) {
     report_.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
-    const Isa best = cpu_.has(Isa::kAvx512Bf16)   ? Isa::kAvx512Bf16
-                     : cpu_.has(Isa::kAvx512Vnni) ? Isa::kAvx512Vnni
-                     : cpu_.has(Isa::kAvx512)     ? Isa::kAvx512
-                     : cpu_.has(Isa::kAvx2)       ? Isa::kAvx2
-                                                  : Isa::kGeneric;
     description_ = fmt::format(
         "{} activations, {}, {} thread{} per rank, {}{}",
         builder->kernels().empty() ? options.activations : rules_in_use(builder->kernels()),
-        isa_name(best), setup.threads, setup.threads == 1 ? "" : "s", report_.layout,
+        isa_name(best_isa(cpu_)), setup.threads, setup.threads == 1 ? "" : "s", report_.layout,
         options.deterministic ? ", deterministic" : "");
 }
 

@@ -17,6 +17,12 @@ struct Introduction {
 
 }  // namespace
 
+Isa best_isa(CpuFeatures cpu) {
+    for (int i = kIsaCount - 1; i > 0; --i)
+        if (cpu.has(Isa(i))) return Isa(i);
+    return Isa::kGeneric;
+}
+
 RankSetup set_up_rank(comm::Communicator& comm, const EngineOptions& options) {
     RankSetup setup;
     Introduction mine;

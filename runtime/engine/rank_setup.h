@@ -16,6 +16,9 @@ struct RankSetup {
     std::string advice;  ///< why this rank has fewer CPUs than it could, and the cure; may be empty
 };
 
+/// The most of an instruction set that kernels know and `cpu` has.
+Isa best_isa(CpuFeatures cpu);
+
 /// Collective.
 RankSetup set_up_rank(comm::Communicator& comm, const EngineOptions& options);
 

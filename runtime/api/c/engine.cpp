@@ -15,18 +15,6 @@ void EngineObject::expect_well() const {
 
 namespace {
 
-/// Runs `body` on this rank, then all ranks go on or throw what the lowest that failed has thrown.
-template <class Body>
-void together(const Comm& comm, Body&& body) {
-    std::optional<Error> failure;
-    try {
-        body();
-    } catch (...) {
-        failure = current_error();
-    }
-    comm.agree(failure ? &*failure : nullptr);
-}
-
 /// The part of a collective call that can fail on this rank. What is thrown ends the engine, on all
 /// ranks.
 template <class Body>
@@ -57,7 +45,7 @@ std::shared_ptr<EngineObject> create(const conclave_engine_config* config,
     auto object = std::make_shared<EngineObject>();
     object->ranks = ranks;
     EngineOptions options;
-    together(comm, [&] {
+    comm::together(*comm.impl(), [&] {
         expect(out, "engine");
         options = options_of(config);
         comm.impl()->set_abort(options.abort);

@@ -79,19 +79,12 @@ Error current_error() {
 
 conclave_status report_current_exception() noexcept {
     try {
-        throw;
-    } catch (const Error& e) {
+        const Error e = current_error();
         last_error().set(e.what());
         return status_of(e);
-    } catch (const std::bad_alloc&) {
+    } catch (...) {  // no memory for the Error
         last_error().set("out of memory");
         return CONCLAVE_ERROR_RESOURCE;
-    } catch (const std::exception& e) {
-        last_error().set(e.what());
-        return CONCLAVE_ERROR_INTERNAL;
-    } catch (...) {
-        last_error().set("something was thrown that is no std::exception");
-        return CONCLAVE_ERROR_INTERNAL;
     }
 }
 
