@@ -86,10 +86,15 @@ double read_rate(const EngineOptions& options, int ranks) {
     return rate;
 }
 
+/// What a message costs a CPU.
+struct MessageCost {
+    double hot = 0, cold = 0;  ///< seconds; cold: after a layer's weights have gone by
+};
+
 LinkPrediction over_link(const RanksPrediction& ranks, const std::vector<comm::Collective>& all,
-                         const LinkSpec& spec, double message_seconds, int64_t batch) {
+                         const LinkSpec& spec, const MessageCost& message, int64_t batch) {
     const comm::Link link{spec.bytes_per_second, spec.latency_seconds, spec.burst_bytes,
-                          message_seconds};
+                          message.hot, std::max(0.0, message.cold - message.hot)};
     comm::LinkUse use;
     for (const comm::Collective& c : all) use += comm::link_use(c, link);
     const comm::LinkSeconds seconds = comm::link_seconds(use, link, ranks.compute_seconds);
@@ -107,6 +112,10 @@ LinkPrediction over_link(const RanksPrediction& ranks, const std::vector<comm::C
 RanksPrediction predict_ranks(const SliceCase& slice, const PredictOptions& how,
                               double message_seconds, std::string& engine) {
     const SliceMeasurement m = measure_slice(slice);
+    const double between =
+        m.weight_bandwidth * m.step_seconds / static_cast<double>(m.collectives.size() + 1);
+    const MessageCost message{
+        message_seconds, comm::tcp_message_seconds(kMessageBytes, static_cast<size_t>(between))};
     RanksPrediction r;
     r.ranks = slice.ranks;
     r.hosts = (slice.ranks + how.ranks_per_host - 1) / how.ranks_per_host;
@@ -120,7 +129,7 @@ RanksPrediction predict_ranks(const SliceCase& slice, const PredictOptions& how,
     r.compute_seconds = m.step_seconds;
     r.collectives = static_cast<int64_t>(m.collectives.size());
     for (const LinkSpec& spec : how.links)
-        r.links.push_back(over_link(r, m.collectives, spec, message_seconds, how.batch));
+        r.links.push_back(over_link(r, m.collectives, spec, message, how.batch));
     engine = m.engine;
     return r;
 }
@@ -133,7 +142,7 @@ Prediction predict(const EngineOptions& options, const PredictOptions& how) {
     const auto say = [&](const std::string& line) {
         if (how.progress) how.progress(line);
     };
-    const double message_seconds = comm::tcp_message_seconds(kMessageBytes);
+    const double message_seconds = comm::tcp_message_seconds(kMessageBytes, 0);
     say(fmt::format("a further message costs {:.1f} us of a CPU (TCP over loopback)",
                     1e6 * message_seconds));
     Prediction out;

@@ -214,7 +214,7 @@ SliceMeasurement measure_slice(const SliceCase& slice) {
     const comm::ModelledWorld world = world_of(slice, model.layout.grid);
     const EngineOptions options = engine_options(slice, model.shape);
 
-    auto here = comm::make_local(slice.ranks_here);
+    auto here = comm::make_local(slice.ranks_here, {0, slice.ranks_per_host});
     std::vector<std::exception_ptr> failures(here.size());
     std::vector<std::thread> followers;
     for (size_t r = 1; r < here.size(); ++r)

@@ -11,10 +11,13 @@ constexpr size_t kDirectBytes = 64 * 1024;
 /// From here Open MPI's TCP transport asks the receiver first: a message there and one back.
 constexpr size_t kEagerBytes = 64 * 1024;
 
+/// Of a packet's 1538 bytes on an Ethernet wire TCP carries 1448.
+constexpr double kPayload = 1448.0 / 1538.0;
+
 /// Every host sends `sent` bytes to `others` hosts in messages of `message`, and receives
 /// `received`.
 LinkUse exchange(unsigned others, double sent, double received, double message) {
-    return {message > static_cast<double>(kEagerBytes) ? 3.0 : 1.0, others - 1.0,
+    return {1, message > static_cast<double>(kEagerBytes) ? 3.0 : 1.0, others - 1.0,
             std::max(sent, received), 0};
 }
 
@@ -24,7 +27,7 @@ LinkUse broadcast(unsigned hosts, double bytes) {
     int depth = 0;
     for (unsigned h = 1; h < hosts; ++h) depth = std::max(depth, std::popcount(h));
     const double sends = std::bit_width(hosts - 1);
-    return {exchange(1, 0, 0, bytes).latencies * depth, sends - 1, sends * bytes, 0};
+    return {1, exchange(1, 0, 0, bytes).latencies * depth, sends - 1, sends * bytes, 0};
 }
 
 LinkUse all_reduce(unsigned hosts, double bytes) {
@@ -32,7 +35,9 @@ LinkUse all_reduce(unsigned hosts, double bytes) {
     if (hosts == 2 || bytes <= static_cast<double>(kDirectBytes))
         return exchange(hosts - 1, others * bytes, others * bytes, bytes);
     const double part = bytes / hosts;
-    return exchange(hosts - 1, others * part, others * part, part) * 2;
+    LinkUse use = exchange(hosts - 1, others * part, others * part, part) * 2;
+    use.collectives = 1;  // nothing is computed between the two
+    return use;
 }
 
 LinkUse all_gather(const Collective& c) {
@@ -45,6 +50,7 @@ LinkUse all_gather(const Collective& c) {
 }  // namespace
 
 LinkUse& LinkUse::operator+=(const LinkUse& other) {
+    collectives += other.collectives;
     latencies += other.latencies;
     more_messages += other.more_messages;
     bytes += other.bytes;
@@ -53,7 +59,8 @@ LinkUse& LinkUse::operator+=(const LinkUse& other) {
 }
 
 LinkUse LinkUse::operator*(double times) const {
-    return {latencies * times, more_messages * times, bytes * times, excess_bytes * times};
+    return {collectives * times, latencies * times, more_messages * times, bytes * times,
+            excess_bytes * times};
 }
 
 LinkUse link_use(const Collective& c, const Link& link) {
@@ -80,10 +87,11 @@ LinkUse link_use(const Collective& c, const Link& link) {
 
 LinkSeconds link_seconds(const LinkUse& use, const Link& link, double compute_seconds) {
     LinkSeconds s;
-    s.latency = use.latencies * link.latency_seconds + use.more_messages * link.message_seconds;
+    s.latency = use.latencies * link.latency_seconds + use.more_messages * link.message_seconds +
+                use.collectives * link.cold_seconds;
     const double spent = compute_seconds + s.latency;
-    s.bandwidth = std::max(use.excess_bytes / link.bytes_per_second,
-                           use.bytes / link.bytes_per_second - spent);
+    const double rate = link.bytes_per_second * kPayload;
+    s.bandwidth = std::max(use.excess_bytes / rate, use.bytes / rate - spent);
     return s;
 }
 

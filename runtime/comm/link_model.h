@@ -6,15 +6,18 @@
 
 namespace conclave::comm {
 
-/// The way from one host to another.
+/// The way from one host to another: TCP over Ethernet.
 struct Link {
-    double bytes_per_second = 0;  ///< of one host's port, each direction
+    double bytes_per_second = 0;  ///< of one host's port, each direction; headers included
     double latency_seconds = 0;   ///< one way, of a small message, from call to call
     /// What a port lets through at once after a pause; 0 for a wire. For rate limiters: tc's tbf.
     double burst_bytes = 0;
     /// Sending and receiving one message keeps a CPU busy for so long; the first of an exchange is
     /// in the latency.
     double message_seconds = 0;
+    /// So much more does a collective's first message cost than one of a ping-pong, because the
+    /// computing before it has driven TCP's code and data from the caches.
+    double cold_seconds = 0;
 };
 
 /// One collective of `hosts` hosts.
@@ -28,6 +31,7 @@ struct Collective {
 };
 
 struct LinkUse {
+    double collectives = 0;    ///< that cross the link
     double latencies = 0;      ///< messages that follow one another
     double more_messages = 0;  ///< that one host sends and receives beside those
     double bytes = 0;          ///< through the busiest port

@@ -23,8 +23,9 @@ struct AlignedDelete {
 /// What the ranks of one communicator share; lives as long as any of them.
 class LocalWorld {
   public:
-    LocalWorld(int ranks, size_t slot_bytes)
+    LocalWorld(int ranks, size_t slot_bytes, int sharing)
         : slot_bytes_(slot_bytes),
+          sharing_(sharing),
           region_(static_cast<std::byte*>(::operator new (
               SharedSegment::region_bytes(ranks, slot_bytes), std::align_val_t{4096}))) {
         std::memset(region_.get(), 0, SharedSegment::head_bytes(ranks));
@@ -32,13 +33,15 @@ class LocalWorld {
 
     std::byte* region() const { return region_.get(); }
     size_t slot_bytes() const { return slot_bytes_; }
+    /// Ranks on the CPUs that these run on: of all worlds that this one was split from.
+    int sharing() const { return sharing_; }
 
     /// The world of group `index` of the `split`-th split: made by the first of its ranks to ask,
     /// forgotten here when the last has it.
     std::shared_ptr<LocalWorld> child(uint64_t split, int index, int ranks) {
         const std::lock_guard lock(mutex_);
         Child& child = children_[{split, index}];
-        if (!child.world) child.world = std::make_shared<LocalWorld>(ranks, slot_bytes_);
+        if (!child.world) child.world = std::make_shared<LocalWorld>(ranks, slot_bytes_, sharing_);
         std::shared_ptr<LocalWorld> world = child.world;
         if (++child.taken == ranks) children_.erase({split, index});
         return world;
@@ -50,6 +53,7 @@ class LocalWorld {
         int taken = 0;
     };
     size_t slot_bytes_;
+    int sharing_;
     std::unique_ptr<std::byte, AlignedDelete> region_;
     std::mutex mutex_;
     std::map<std::pair<uint64_t, int>, Child> children_;
@@ -67,7 +71,8 @@ class LocalCommunicator final : public Communicator {
         : world_(std::move(world)),
           backend_(backend),
           host_(host_name()),
-          segment_(world_->region(), {rank, numbers(ranks), host_, world_->slot_bytes()}) {
+          segment_(world_->region(),
+                   {rank, numbers(ranks), host_, world_->slot_bytes(), world_->sharing()}) {
         segment_.set_poll([this] { poll_abort(); });
     }
 
@@ -143,7 +148,8 @@ std::vector<std::unique_ptr<Communicator>> make_local(int ranks, const LocalOpti
     if (ranks < 1)
         throw Error(ErrorCode::kUsage, "a communicator needs at least one rank")
             .found(std::to_string(ranks));
-    const auto world = std::make_shared<LocalWorld>(ranks, options.slot_bytes);
+    const auto world = std::make_shared<LocalWorld>(
+        ranks, options.slot_bytes, options.ranks_per_host > 0 ? options.ranks_per_host : ranks);
     std::vector<std::unique_ptr<Communicator>> all;
     for (int r = 0; r < ranks; ++r)
         all.push_back(std::make_unique<LocalCommunicator>(world, r, ranks, "local"));
@@ -152,7 +158,8 @@ std::vector<std::unique_ptr<Communicator>> make_local(int ranks, const LocalOpti
 
 std::unique_ptr<Communicator> make_self() {
     // Its slots are never touched: the smallest will do.
-    return std::make_unique<LocalCommunicator>(std::make_shared<LocalWorld>(1, 64), 0, 1, "self");
+    return std::make_unique<LocalCommunicator>(std::make_shared<LocalWorld>(1, 64, 1), 0, 1,
+                                               "self");
 }
 
 }  // namespace conclave::comm

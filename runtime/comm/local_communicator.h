@@ -9,7 +9,8 @@
 namespace conclave::comm {
 
 struct LocalOptions {
-    size_t slot_bytes = 0;  ///< tests force small chunks; 0: as large as suits the rank count
+    size_t slot_bytes = 0;   ///< tests force small chunks; 0: as large as suits the rank count
+    int ranks_per_host = 0;  ///< waits spare the CPUs as with so many ranks; 0: all
 };
 
 /// One communicator for each of `ranks` threads. Each may be used and destroyed by its own thread;

@@ -156,7 +156,7 @@ class MpiCommunicator final : public Communicator {
   public:
     /// Collective over `comm`.
     MpiCommunicator(OwnedComm comm, const MpiOptions& options)
-        : MpiCommunicator(std::move(comm), options, pretended_hosts(options)) {}
+        : MpiCommunicator(std::move(comm), options, pretended_hosts(options), 0) {}
 
     ~MpiCommunicator() override {
         segment_->leave();
@@ -230,7 +230,9 @@ class MpiCommunicator final : public Communicator {
         MPI_Comm part = MPI_COMM_NULL;
         // All ranks have just met in split_group, so MPI's own blocking calls come together.
         CONCLAVE_MPI(MPI_Comm_split(comm_.get(), group.index, group.position, &part));
-        auto child = std::make_unique<MpiCommunicator>(OwnedComm(part), options_);
+        // A private constructor, so no make_unique.
+        std::unique_ptr<MpiCommunicator> child(
+            new MpiCommunicator(OwnedComm(part), options_, pretended_hosts(options_), sharing_));
         child->deadline_seconds_ = deadline_seconds_;
         return child;
     }
@@ -244,18 +246,21 @@ class MpiCommunicator final : public Communicator {
     CommStats stats() const override { return stats_; }
 
   private:
-    MpiCommunicator(OwnedComm comm, const MpiOptions& options, int pretend)
+    /// `sharing`: ranks on this host, of the communicators that this one is split from.
+    MpiCommunicator(OwnedComm comm, const MpiOptions& options, int pretend, int sharing)
         : options_(options), comm_(std::move(comm)) {
         int rank = 0;
         CONCLAVE_MPI(MPI_Query_thread(&level_));
         CONCLAVE_MPI(MPI_Comm_rank(comm_.get(), &rank));
         const OwnedComm node = split_by_host(comm_.get(), rank, pretend);
         map_ = std::make_unique<HostMap>(map_hosts(comm_.get(), node.get(), pretend));
+        sharing_ = std::max(sharing, local_size());
         const size_t slots = options.slot_bytes;
         share_memory(comm_.get(), node.get(), *map_,
                      SharedSegment::region_bytes(local_size(), slots), memory_);
         segment_ = std::make_unique<SharedSegment>(
-            memory_.data(), SharedSegment::Config{map_->local_rank, map_->own(), host(), slots});
+            memory_.data(),
+            SharedSegment::Config{map_->local_rank, map_->own(), host(), slots, sharing_});
         link_ = std::make_unique<LeaderLink>(
             comm_.get(), *map_, *segment_,
             std::clamp<size_t>(options.max_message_bytes, 1, std::numeric_limits<int>::max()));
@@ -340,6 +345,7 @@ class MpiCommunicator final : public Communicator {
     }
 
     MpiOptions options_;
+    int sharing_ = 0;
     int level_ = MPI_THREAD_SINGLE;
     OwnedComm comm_;
     std::unique_ptr<HostMap> map_;

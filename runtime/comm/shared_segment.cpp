@@ -62,7 +62,7 @@ SharedSegment::SharedSegment(std::byte* region, Config config)
       names_(std::move(config.names)),
       host_(std::move(config.host)),
       slot_bytes_(config.slot_bytes == 0 ? default_slot_bytes(ranks_) : config.slot_bytes),
-      crowded_(crowded_host(ranks_)),
+      crowded_(crowded_host(config.sharing > 0 ? config.sharing : ranks_)),
       inputs_(static_cast<size_t>(ranks_)) {
     static_assert(std::atomic_ref<uint64_t>::is_always_lock_free);
     CONCLAVE_CHECK(slot_bytes_ % 64 == 0);

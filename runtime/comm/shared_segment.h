@@ -28,6 +28,7 @@ class SharedSegment {
         std::vector<int> names;  ///< what messages call each rank: its number in the communicator
         std::string host;        ///< where they all live
         size_t slot_bytes = 0;   ///< 0: default_slot_bytes(); else a multiple of 64
+        int sharing = 0;         ///< ranks that share the host's CPUs; 0: those of the segment
     };
 
     /// 128 KiB, less for so many ranks that their slots would take more than 8 MiB.

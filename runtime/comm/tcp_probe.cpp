@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <vector>
 
 namespace conclave::comm {
@@ -26,6 +27,23 @@ class Socket {
     int descriptor_;
 };
 
+/// So much memory is read at a time, from different places as long as there are some.
+class Stream {
+  public:
+    explicit Stream(size_t bytes)
+        : count_(bytes / sizeof(uint64_t)), memory_(kPlaces * count_, 1) {}
+    void read() {
+        place_ = (place_ + 1) % kPlaces;
+        for (size_t i = 0; i < count_; i += 8) sum_ = sum_ + memory_[place_ * count_ + i];
+    }
+
+  private:
+    static constexpr size_t kPlaces = 8;
+    size_t count_, place_ = 0;
+    std::vector<uint64_t> memory_;
+    volatile uint64_t sum_ = 0;
+};
+
 bool pass(int from, int to, std::vector<char>& data) {
     if (send(from, data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL) !=
         static_cast<ssize_t>(data.size()))
@@ -35,8 +53,8 @@ bool pass(int from, int to, std::vector<char>& data) {
 
 }  // namespace
 
-double tcp_message_seconds(size_t bytes) {
-    constexpr int kMessages = 400;
+double tcp_message_seconds(size_t bytes, size_t streamed) {
+    constexpr int kMessages = 200;
     const Socket listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const Socket sender(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in address{};
@@ -56,7 +74,9 @@ double tcp_message_seconds(size_t bytes) {
         return 0;
     std::vector<char> data(std::min<size_t>(bytes, 64 << 10));
     std::vector<double> times;
+    Stream stream(std::min<size_t>(streamed, 32 << 20));
     for (int i = 0; i < kMessages; ++i) {
+        stream.read();
         const auto begin = std::chrono::steady_clock::now();
         if (!pass(sender.get(), receiver.get(), data)) return 0;
         times.push_back(

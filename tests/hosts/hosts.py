@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "faults"))
+from job import Watched
 
 CONCLAVE, SOURCE = "", ""
 DEADLINE = 5
@@ -22,42 +24,14 @@ def testhosts():
     return os.path.join(SOURCE, "tests", "hosts", "testhosts")
 
 
-class Job:
+class Job(Watched):
     """conclave on `hosts` hosts, one rank each."""
 
     def __init__(self, hosts, arguments, options=()):
-        command = [testhosts(), "-n", str(hosts), *options, "--", CONCLAVE, *map(str, arguments)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ALONE
-        )
-        self.out, self.err = "", ""
-        self.threads = [threading.Thread(target=self._read, args=(s,), daemon=True) for s in ("out", "err")]
-        for thread in self.threads:
-            thread.start()
-
-    def _read(self, stream):
-        source = self.process.stdout if stream == "out" else self.process.stderr
-        while data := os.read(source.fileno(), 4096):
-            setattr(self, stream, getattr(self, stream) + data.decode("utf-8", "replace"))
-
-    def wait_for(self, stream, pattern, seconds=90):
-        end = time.monotonic() + seconds
-        while not re.search(pattern, getattr(self, stream)):
-            if time.monotonic() > end or self.process.poll() is not None:
-                raise AssertionError(f"no {pattern!r} on std{stream}:\n{self.out}\n{self.err}")
-            time.sleep(0.005)
+        super().__init__([testhosts(), "-n", str(hosts), *options, "--", CONCLAVE, *map(str, arguments)], ALONE)
 
     def do(self, verb, host):
         subprocess.run([testhosts(), verb, host, str(self.process.pid)], check=True, timeout=10)
-
-    def end(self, seconds):
-        try:
-            code = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"still there after {seconds} s:\n{self.out[-300:]}\n{self.err}") from None
-        for thread in self.threads:
-            thread.join(5)
-        return code
 
     def close(self):
         if self.process.poll() is None:
@@ -146,9 +120,9 @@ class Lost(Case):
         error has `named`."""
         arguments = ["run", self.model, "--prompt-ids", "1,2,3", "-n", 6000, "--ignore-eos", "--deadline", DEADLINE]
         job = self.job(hosts, arguments, options=("-t", "200", "-w", "60"))
-        job.wait_for("err", r"loading +[2-9]0 %" if phase == "load" else "loaded ")
+        job.wait_for("err", r"loading +[2-9]0 %" if phase == "load" else "loaded ", 90)
         if phase == "decode":
-            job.wait_for("out", r"\d+ \d+ ")
+            job.wait_for("out", r"\d+ \d+ ", 90)
         begin = time.monotonic()
         job.do(verb, host)
         code = job.end(DEADLINE + SOON)

@@ -82,6 +82,7 @@ LinkUse use_of(Collective::Kind kind, int hosts, size_t bytes, size_t largest = 
 }
 
 void expect_use(const LinkUse& use, double latencies, double more, double bytes) {
+    EXPECT_EQ(use.collectives, bytes > 0 ? 1 : 0);
     EXPECT_NEAR(use.latencies, latencies, kNear);
     EXPECT_NEAR(use.more_messages, more, kNear);
     EXPECT_NEAR(use.bytes, bytes, kNear);
@@ -112,21 +113,24 @@ TEST(LinkUse, ByHand) {
 }
 
 TEST(LinkSeconds, AddUpAndWaitForBursts) {
-    const LinkUse use{10, 7, 5000, 5000};
+    const double wire_bytes = 1538.0 / 1448.0;  // for each of TCP's, in packets of 1500
+    const LinkUse use{5, 10, 7, 5000, 5000};
     const LinkSeconds wire = comm::link_seconds(use, {1e6, 1e-3, 0}, 0.5);
     EXPECT_NEAR(wire.latency, 10e-3, kNear);
-    EXPECT_NEAR(wire.bandwidth, 5e-3, kNear);
-    EXPECT_NEAR(wire.sum(), 15e-3, kNear);
+    EXPECT_NEAR(wire.bandwidth, 5e-3 * wire_bytes, kNear);
+    EXPECT_NEAR(wire.sum(), wire.latency + wire.bandwidth, kNear);
     EXPECT_NEAR(comm::link_seconds(use, {1e6, 1e-3, 0, 2e-3}, 0.5).latency, 24e-3, kNear);
+    EXPECT_NEAR(comm::link_seconds(use, {1e6, 1e-3, 0, 0, 3e-3}, 0.5).latency, 25e-3, kNear);
     // A burst that takes every message: the port has refilled while the ranks computed ...
-    LinkUse bursts{10, 7, 5000, 0};
+    const LinkUse bursts{5, 10, 7, 5000, 0};
     EXPECT_NEAR(comm::link_seconds(bursts, {1e6, 1e-3, 1e6}, 0.5).bandwidth, 0, kNear);
     // ... unless they need more than it gives in that time: 5 s, 0.51 of them gone by.
-    EXPECT_NEAR(comm::link_seconds(bursts, {1e3, 1e-3, 1e6}, 0.5).bandwidth, 4.49, kNear);
+    EXPECT_NEAR(comm::link_seconds(bursts, {1e3, 1e-3, 1e6}, 0.5).bandwidth, 5 * wire_bytes - 0.51,
+                kNear);
     // A message larger than the burst waits for its rest.
     const LinkUse large = use_of(Collective::Kind::kAllReduce, 2, 300000, 0, 0, 100000);
     EXPECT_NEAR(large.excess_bytes, 200000, kNear);
-    EXPECT_NEAR(comm::link_seconds(large, {1e6, 0, 1e5}, 10).bandwidth, 0.2, kNear);
+    EXPECT_NEAR(comm::link_seconds(large, {1e6, 0, 1e5}, 10).bandwidth, 0.2 * wire_bytes, kNear);
 }
 
 }  // namespace
