@@ -5,8 +5,13 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstring>
 #include <fstream>
 #include <string>
+
+#ifdef CONCLAVE_WITH_MPI
+#include "runtime/api/conclave_mpi.hpp"
+#endif
 
 namespace conclave::launch {
 namespace {
@@ -33,7 +38,36 @@ bool is_open_mpi(pid_t process) {
     _exit(0);
 }
 
+#ifdef CONCLAVE_WITH_MPI
+const TcpPeers* peers = nullptr;
+
+void say_who_is_lost(int number) {
+    constexpr char kBegin[] = "conclave: error: no connection is left with ";
+    char text[1024];
+    std::memcpy(text, kBegin, sizeof kBegin - 1);
+    size_t length = sizeof kBegin - 1;
+    if (const size_t more = peers->lost(text + length, sizeof text - length - 1); more > 0) {
+        length += more;
+        text[length++] = '\n';
+        [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text, length);
+    }
+    raise(number);  // handled once: this ends the process
+}
+#endif
+
 }  // namespace
+
+#ifdef CONCLAVE_WITH_MPI
+void name_lost_hosts(const Comm& comm) {
+    static const TcpPeers noted(comm);
+    if (comm.rank() != 0) return;
+    peers = &noted;
+    struct sigaction action {};
+    action.sa_handler = say_who_is_lost;
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    sigaction(SIGTERM, &action, nullptr);
+}
+#endif
 
 void outlive_launcher(int seconds) noexcept {
     try {

@@ -1,5 +1,6 @@
 // The process that started this rank: Open MPI's mpirun, or its daemon on another host.
 #pragma once
+#include "runtime/api/conclave.hpp"
 
 namespace conclave::launch {
 
@@ -8,5 +9,9 @@ namespace conclave::launch {
 /// own stays for `seconds` and then kills a launcher that is still there. Does nothing under
 /// anything but Open MPI. It forks: call it near the end.
 void outlive_launcher(int seconds) noexcept;
+
+/// Collective. Should the launcher end this process by SIGTERM, as Open MPI's does once it has lost
+/// a host, rank 0 first says which hosts are gone, if any: the launcher need not.
+void name_lost_hosts(const Comm& comm);
 
 }  // namespace conclave::launch

@@ -74,7 +74,10 @@ int run_mpi_ranks(int* argc, char*** argv, const RankBody& body) {
     // MPI_Finalize, in the session's destructor, returns on no rank before all have entered it:
     // rank 0 has printed by then.
     const MpiSession session(argc, argv);
-    return guarded(session.world(), body);
+    return guarded(session.world(), [&](const Comm& world) {
+        name_lost_hosts(world);
+        return body(world);
+    });
 #else
     (void)argc, (void)argv, (void)body;
     throw Error(ErrorCode::kUnsupported, "started as one of several ranks, but built without MPI");
