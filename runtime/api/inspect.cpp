@@ -76,9 +76,7 @@ ModelSummary inspect(const EngineOptions& options, bool weights) {
         engine::open_model_files(path, weights, extensions, options.load_format);
     ModelSummary s;
     s.path = path;
-    std::error_code none;
-    s.tokenizer =
-        std::filesystem::exists(std::filesystem::path(files.directory) / "tokenizer.json", none);
+    s.tokenizer = files.has("tokenizer.json");
     s.quantization = files.quantization.method;
     const engine::ModelName name = engine::model_name(files.config, files.config_file);
     s.architecture = name.architecture;

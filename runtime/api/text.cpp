@@ -1,7 +1,5 @@
-#include <filesystem>
-
 #include "runtime/api/conclave.hpp"
-#include "runtime/base/file.h"
+#include "runtime/engine/model_files.h"
 #include "runtime/engine/text/stop_strings.h"
 #include "runtime/engine/text/tokenizer.h"
 #include "sharding/checkpoint/reader.h"
@@ -34,14 +32,12 @@ struct Tokenizer::Impl {
 };
 
 std::optional<Tokenizer> Tokenizer::open(const std::string& model) {
-    namespace fs = std::filesystem;
-    std::error_code none;
-    const fs::path p(model);
-    const fs::path file = (fs::is_directory(p, none) ? p : p.parent_path()) / "tokenizer.json";
-    if (!is_there(file.string())) return std::nullopt;
-    const std::string text = File(file.string()).read_whole(kMaxTokenizerBytes);
+    const engine::ModelFiles files = engine::open_model_place(model);
+    const auto text = files.document("tokenizer.json", kMaxTokenizerBytes);
+    if (!text) return std::nullopt;
     Tokenizer t;
-    t.impl_ = std::make_shared<Impl>(Impl{engine::Tokenizer::parse(text, file.string())});
+    t.impl_ = std::make_shared<Impl>(
+        Impl{engine::Tokenizer::parse(*text, files.path_of("tokenizer.json"))});
     return t;
 }
 

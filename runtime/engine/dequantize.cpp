@@ -117,10 +117,15 @@ void write_companions(const ModelFiles& files, const std::string& directory, boo
                                                 "chat_template.jinja",
                                                 "chat_template.json"};
     for (const std::string& name : kKept) {
+        const std::string to = (fs::path(directory) / name).string();
+        if (files.container) {
+            if (files.has(name)) write_whole_file(to, *files.container->document(name));
+            continue;
+        }
         const fs::path from = fs::path(files.directory) / name;
         std::error_code failure;
         if (!fs::is_regular_file(from, failure)) continue;
-        fs::copy_file(from, fs::path(directory) / name, failure);
+        fs::copy_file(from, to, failure);
         if (failure)
             throw Error(ErrorCode::kResource, "cannot copy the file (" + failure.message() + ")")
                 .file(from.string());

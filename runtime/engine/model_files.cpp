@@ -21,7 +21,42 @@ uint64_t ModelFiles::fingerprint() const {
     return h.value();
 }
 
-ModelFiles open_model_files(const std::string& path, bool weights, const Extensions& extensions,
+std::optional<std::string> ModelFiles::document(const std::string& name, uint64_t max_bytes) const {
+    if (container) return container->document(name);
+    const std::string file = (fs::path(directory) / name).string();
+    if (!is_there(file)) return std::nullopt;
+    return File(file).read_whole(max_bytes);
+}
+
+bool ModelFiles::has(const std::string& name) const {
+    if (!container) return is_there((fs::path(directory) / name).string());
+    try {
+        return container->document(name).has_value();
+    } catch (const Error&) {
+        return false;
+    }
+}
+
+namespace {
+
+/// An object of JSON: a document of the model, or nothing where there is none.
+std::optional<quant::Sidecar> read_object(const ModelFiles& files, const std::string& name) {
+    const std::string path = files.path_of(name);
+    JsonLimits limits;
+    limits.file = path;
+    const std::optional<std::string> text = files.document(name, limits.max_bytes);
+    if (!text) return std::nullopt;
+    Json content = parse_json(*text, limits);
+    if (!content.is_object())
+        throw Error(ErrorCode::kBadContent, name + " is not an object")
+            .file(path)
+            .found(describe_json(content));
+    return quant::Sidecar{std::move(content), path};
+}
+
+}  // namespace
+
+ModelFiles open_model_place(const std::string& path, const Extensions& extensions,
                             const std::string& load_format) {
     ModelFiles files;
     std::error_code none;
@@ -31,33 +66,30 @@ ModelFiles open_model_files(const std::string& path, bool weights, const Extensi
     files.directory = fs::is_directory(p, none) ? path
                       : p.has_parent_path()     ? p.parent_path().string()
                                                 : std::string(".");
-    files.config_file = (fs::path(files.directory) / "config.json").string();
-    files.generation_file = (fs::path(files.directory) / "generation_config.json").string();
-    files.config = parse_json_file(files.config_file);
-    if (!files.config.is_object())
-        throw Error(ErrorCode::kBadContent, "config.json is not an object")
-            .file(files.config_file)
-            .found(describe_json(files.config));
-    if (is_there(files.generation_file)) {
-        files.generation = parse_json_file(files.generation_file);
-        if (!files.generation.is_object())
-            throw Error(ErrorCode::kBadContent, "generation_config.json is not an object")
-                .file(files.generation_file)
-                .found(describe_json(files.generation));
+    const sharding::CheckpointReaders& readers = extensions.readers;
+    if (readers.self_contained(path, load_format)) {
+        files.container = readers.open(path, load_format == "dummy" ? "auto" : load_format);
+        files.directory = path;
     }
-    const auto read_sidecar = [&](const std::string& name) -> std::optional<quant::Sidecar> {
-        const std::string file = (fs::path(files.directory) / name).string();
-        if (!is_there(file)) return std::nullopt;
-        Json content = parse_json_file(file);
-        if (!content.is_object())
-            throw Error(ErrorCode::kBadContent, "not an object")
-                .file(file)
-                .found(describe_json(content));
-        return quant::Sidecar{std::move(content), file};
-    };
-    files.quantization = extensions.formats.source(files.config, files.config_file, read_sidecar);
-    files.checkpoint =
-        weights ? extensions.readers.open(path, load_format) : sharding::Checkpoint::none();
+    return files;
+}
+
+ModelFiles open_model_files(const std::string& path, bool weights, const Extensions& extensions,
+                            const std::string& load_format) {
+    ModelFiles files = open_model_place(path, extensions, load_format);
+    files.config_file = files.path_of("config.json");
+    files.generation_file = files.path_of("generation_config.json");
+    auto config = read_object(files, "config.json");
+    if (!config) throw Error(ErrorCode::kMissingFile, "no such file").file(files.config_file);
+    files.config = std::move(config->content);
+    if (auto generation = read_object(files, "generation_config.json"))
+        files.generation = std::move(generation->content);
+    files.quantization = extensions.formats.source(
+        files.config, files.config_file,
+        [&](const std::string& name) { return read_object(files, name); });
+    files.checkpoint = !weights          ? sharding::Checkpoint::none()
+                       : files.container ? files.container
+                                         : extensions.readers.open(path, load_format);
     return files;
 }
 

@@ -147,6 +147,20 @@ class EmptyCheckpoint final : public Checkpoint {
 
 }  // namespace
 
+std::optional<uint64_t> stored_bytes(StoredType type, std::span<const int64_t> shape) {
+    const StoredTypeInfo& info = kStoredTypes.at(static_cast<size_t>(type));
+    if (info.block > 1 && (shape.empty() || shape.back() % info.block != 0)) return std::nullopt;
+    uint64_t elements = 1, bits = 0;
+    for (const int64_t extent : shape)
+        if (extent < 0 ||
+            __builtin_mul_overflow(elements, static_cast<uint64_t>(extent), &elements))
+            return std::nullopt;
+    const uint64_t blocks = elements / static_cast<uint64_t>(info.block);
+    if (__builtin_mul_overflow(blocks, static_cast<uint64_t>(info.bits), &bits) || bits % 8 != 0)
+        return std::nullopt;
+    return bits / 8;
+}
+
 std::shared_ptr<const Checkpoint> Checkpoint::none() { return std::make_shared<EmptyCheckpoint>(); }
 
 uint64_t Checkpoint::fingerprint() const {

@@ -15,11 +15,9 @@ std::string fault_of(const Checkpoint& checkpoint, const StoredTensor& t) {
     if (static_cast<size_t>(t.type) >= kStoredTypes.size()) return "a type that there is not";
     if (t.file < 0 || static_cast<size_t>(t.file) >= checkpoint.files().size())
         return fmt::format("file {} of {}", t.file, checkpoint.files().size());
-    uint64_t bits = static_cast<uint64_t>(stored_type_bits(t.type));
-    for (const int64_t extent : t.shape)
-        if (extent < 0 || __builtin_mul_overflow(bits, static_cast<uint64_t>(extent), &bits))
-            return "a shape that is out of range";
-    if ((bits + 7) / 8 != t.bytes) return fmt::format("{} bytes for {}", t.bytes, t.describe());
+    const std::optional<uint64_t> bytes = stored_bytes(t.type, t.shape);
+    if (!bytes) return "a shape that is out of range";
+    if (*bytes != t.bytes) return fmt::format("{} bytes for {}", t.bytes, t.describe());
     const uint64_t size = checkpoint.files()[static_cast<size_t>(t.file)].bytes;
     if (t.offset > size || t.bytes > size - t.offset)
         return fmt::format("bytes [{}, +{}) of a file of {}", t.offset, t.bytes, size);
@@ -78,24 +76,32 @@ std::vector<std::string> CheckpointReaders::names() const {
     return names;
 }
 
-std::shared_ptr<const Checkpoint> CheckpointReaders::open(const std::string& path,
-                                                          const std::string& asked) const {
+const CheckpointReader& CheckpointReaders::choose(const std::string& path,
+                                                  const std::string& asked) const {
     const auto wanted = [&](const CheckpointReader& r) {
         return asked == "auto" ? r.claims(path) : r.name == asked;
     };
-    auto reader = std::find_if(readers_.begin(), readers_.end(), wanted);
-    if (reader == readers_.end()) {
-        if (asked != "auto")
-            throw Error(ErrorCode::kUsage, "--load-format names no reader")
-                .expected(fmt::format("auto, dummy, {}", fmt::join(names(), ", ")))
-                .found(in_quotes(asked));
-        reader = readers_.begin();
-    }
-    auto checkpoint = reader->open(path);
+    const auto reader = std::find_if(readers_.begin(), readers_.end(), wanted);
+    if (reader != readers_.end()) return *reader;
+    if (asked != "auto")
+        throw Error(ErrorCode::kUsage, "--load-format names no reader")
+            .expected(fmt::format("auto, dummy, {}", fmt::join(names(), ", ")))
+            .found(in_quotes(asked));
+    return readers_.front();
+}
+
+bool CheckpointReaders::self_contained(const std::string& path, const std::string& asked) const {
+    return choose(path, asked == "dummy" ? "auto" : asked).self_contained;
+}
+
+std::shared_ptr<const Checkpoint> CheckpointReaders::open(const std::string& path,
+                                                          const std::string& asked) const {
+    const CheckpointReader& reader = choose(path, asked);
+    auto checkpoint = reader.open(path);
     if (!checkpoint)
-        throw Error(ErrorCode::kInternal, "checkpoint reader " + reader->name + " opens nothing")
+        throw Error(ErrorCode::kInternal, "checkpoint reader " + reader.name + " opens nothing")
             .file(path);
-    if (reader != readers_.begin()) check(*checkpoint, reader->name);  // our own checks as it reads
+    if (&reader != &readers_.front()) check(*checkpoint, reader.name);  // that checks as it reads
     return checkpoint;
 }
 

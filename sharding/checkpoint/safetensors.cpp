@@ -61,9 +61,10 @@ class HeaderHandler final : public JsonHandler {
             metadata_.add(metadata_key_, v);
             expects_ = Expects::kMetadataKey;
         } else if (expects_ == Expects::kType) {
-            const auto known = std::find_if(kStoredTypes.begin(), kStoredTypes.end(),
+            const auto end = kStoredTypes.begin() + kSafetensorsTypes;
+            const auto known = std::find_if(kStoredTypes.begin(), end,
                                             [&](const StoredTypeInfo& t) { return v == t.name; });
-            if (known == kStoredTypes.end()) unexpected(in_quotes(v));
+            if (known == end) unexpected(in_quotes(v));
             now_.type = known->type;
             expects_ = Expects::kField;
         } else {

@@ -30,13 +30,9 @@ std::vector<std::byte> Tensors::read(const std::string& name, uint64_t max_bytes
 }
 
 uint64_t header_bytes(const quant::TensorHeader& header) {
-    for (int t = 0; t <= static_cast<int>(sharding::StoredType::kU64); ++t) {
-        const auto type = static_cast<sharding::StoredType>(t);
-        if (header.dtype != sharding::stored_type_name(type)) continue;
-        uint64_t elements = 1;
-        for (int64_t d : header.shape) elements *= static_cast<uint64_t>(d);
-        return elements * static_cast<uint64_t>(sharding::stored_type_bits(type)) / 8;
-    }
+    for (const sharding::StoredTypeInfo& type : sharding::kStoredTypes)
+        if (header.dtype == type.name)
+            return sharding::stored_bytes(type.type, header.shape).value_or(0);
     return 0;
 }
 
