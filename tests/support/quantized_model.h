@@ -52,7 +52,7 @@ inline std::map<std::string, std::string> tensor_hashes(const std::string& folde
 }
 
 inline nlohmann::json expected(const std::string& model) {
-    std::ifstream in(model + "/expected.json");
+    std::ifstream in(reference_file(model, "json"));
     return nlohmann::json::parse(in);
 }
 
@@ -119,7 +119,7 @@ inline Distance distance(const std::vector<float>& logits, const std::vector<flo
 
 /// Logits and greedy tokens at all layouts. `indexed`: matrices are read through offset tables.
 inline void expect_reference_logits(EngineOptions options, bool indexed) {
-    const Reference reference(options.model + "/expected.safetensors");
+    const Reference reference(reference_file(options.model, "safetensors"));
     for (const auto& [ranks, layout] : kLayouts) {
         options.expert_parallel = layout;
         std::vector<float> logits;
@@ -150,7 +150,7 @@ inline void expect_reference_logits(EngineOptions options, bool indexed) {
 
 /// Deterministic logits, at all layouts the same.
 inline void expect_deterministic_logits(EngineOptions options) {
-    const Reference reference(options.model + "/expected.safetensors");
+    const Reference reference(reference_file(options.model, "safetensors"));
     options.deterministic = true;
     for (const char* activations : {"f32", "auto"}) {
         options.activations = activations;
@@ -200,7 +200,7 @@ inline std::string name_of(const ::testing::TestParamInfo<std::string>& info) {
     std::string s = info.param.find("/zoo/") != std::string::npos ? "zoo_" : "";
     s += info.param.substr(info.param.rfind('/') + 1);
     for (char& ch : s)
-        if (ch == '-') ch = '_';
+        if (ch == '-' || ch == '.') ch = '_';
     return s;
 }
 

@@ -84,6 +84,15 @@ inline std::vector<int32_t> generate(Engine& engine, const std::vector<int32_t>&
     return out;
 }
 
+/// What belongs to a checkpoint's reference: MODEL/expected.KIND, or NAME.expected.KIND beside
+/// NAME.gguf (of a split one NAME-00001-of-N.gguf).
+inline std::string reference_file(const std::string& model, const std::string& kind) {
+    if (!model.ends_with(".gguf")) return model + "/expected." + kind;
+    std::string name = model.substr(0, model.size() - 5);
+    if (const size_t part = name.find("-00001-of-"); part != std::string::npos) name.resize(part);
+    return name + ".expected." + kind;
+}
+
 /// expected.safetensors of a checkpoint.
 struct Reference {
     std::vector<std::vector<int32_t>> input_ids;  ///< [B][T]
