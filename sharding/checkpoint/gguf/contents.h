@@ -1,7 +1,12 @@
 // What the headers of a GGUF checkpoint say: one file, or all parts of a split one.
 #pragma once
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "sharding/checkpoint/gguf/metadata.h"
@@ -22,14 +27,16 @@ struct GgufContents {
     std::string path;  ///< of the first file, for messages
     GgufMetadata metadata;
     std::vector<GgufTensor> tensors;  ///< as the files list them; names are unique
+    /// All stored bytes of a tensor. Any thread.
+    std::function<void(const GgufTensor&, std::span<std::byte> out)> read;
 
     const GgufTensor* find(std::string_view name) const;
 };
 
 /// The tensors as a checkpoint of Hugging Face's has them: under its names for the architecture,
-/// extents in its order, each expert a matrix of its own (a slab of the stored tensor). Tensors that
-/// have no such name keep their own. Throws kUnsupported for an architecture that is not known,
-/// kBadContent for shapes that cannot be.
+/// extents in its order, each expert a matrix of its own (a slab of the stored tensor). Tensors
+/// that have no such name keep their own. Throws kUnsupported for an architecture that is not
+/// known, kBadContent for shapes that cannot be.
 std::vector<StoredTensor> hugging_face_tensors(const GgufContents& contents);
 
 /// Checkpoint::document() of the names that it lists: what the metadata, and the shapes of tensors,
