@@ -5,6 +5,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/text.h"
+#include "sharding/checkpoint/gguf/checkpoint.h"
 #include "sharding/checkpoint/reader.h"
 
 namespace conclave::sharding {
@@ -55,6 +56,7 @@ bool looks_like_safetensors(const std::string& path) {
 CheckpointReaders CheckpointReaders::built_in() {
     CheckpointReaders readers;
     readers.add({"safetensors", looks_like_safetensors, Checkpoint::open});
+    readers.add({"gguf", looks_like_gguf, open_gguf, true});
     return readers;
 }
 

@@ -10,12 +10,12 @@
 
 namespace conclave::testing {
 
-/// Opening `path` must throw `code`, and the message must hold all of `parts`.
-inline void expect_refused(const std::string& path, ErrorCode code,
-                           const std::vector<std::string>& parts) {
+/// `attempt()` must throw `code`, and the message must hold all of `parts`.
+template <class Attempt>
+void expect_error(Attempt&& attempt, ErrorCode code, const std::vector<std::string>& parts) {
     try {
-        sharding::Checkpoint::open(path);
-        ADD_FAILURE() << "opened " << path;
+        attempt();
+        ADD_FAILURE() << "nothing thrown";
     } catch (const Error& e) {
         const std::string message = e.what();
         EXPECT_EQ(e.code(), code) << message;
@@ -26,6 +26,12 @@ inline void expect_refused(const std::string& path, ErrorCode code,
     } catch (const std::exception& e) {
         ADD_FAILURE() << "not an Error: " << e.what();
     }
+}
+
+/// The same of opening `path` as safetensors.
+inline void expect_refused(const std::string& path, ErrorCode code,
+                           const std::vector<std::string>& parts) {
+    expect_error([&] { sharding::Checkpoint::open(path); }, code, parts);
 }
 
 }  // namespace conclave::testing

@@ -51,7 +51,7 @@ GgufMetadata::GgufMetadata(std::string file, std::vector<std::byte> bytes,
         const std::string_view key(reinterpret_cast<const char*>(bytes_.data()) + pair.key_at,
                                    pair.key_bytes);
         const auto [first, is_new] = pairs_.emplace(key, pair);
-        if (!is_new) fail(key, "it once", "it again, as " + describe(pair));
+        if (!is_new) fail(key, "each key once", "it again, as " + describe(pair));
     }
 }
 
