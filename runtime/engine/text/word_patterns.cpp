@@ -48,6 +48,13 @@ size_t others_after_space(const Chars& t, size_t at, CharClass excluded) {
     return end > begin ? end : 0;
 }
 
+// \s?[<wanted>]+
+template <CharClass wanted>
+size_t run_after_any_space(const Chars& t, size_t at) {
+    if (t.is(at, kSpace) && t.is(at + 1, wanted)) return t.skip(at + 1, wanted);
+    return t.is(at, wanted) ? t.skip(at, wanted) : 0;
+}
+
 // [^\r\n<excluded>]?[<wanted>]+
 size_t letters_after_any(const Chars& t, size_t at, CharClass excluded, CharClass wanted) {
     if (!(t.classes[at] & (excluded | kNewline)) && t.is(at + 1, wanted)) {
@@ -187,6 +194,8 @@ constexpr WordPattern kPatterns[] = {
      R"(\s+(?!\S)|\s+)",
      deepseek_v3},
     {R"(\s+$)", spaces_at_line_end},
+    {R"(\s?\p{L}+)", run_after_any_space<kLetter>},
+    {R"(\s?\p{P}+)", run_after_any_space<kPunctuation>},
 };
 
 }  // namespace
