@@ -58,6 +58,7 @@ void RowDecoder::decode(const CodeTile& tile, int64_t row, float* out) const {
         const float* scales = tile.scales + row * tile.factor_stride;
         const float* zeros = tile.zeros ? tile.zeros + row * tile.factor_stride : nullptr;
         const auto& order = layout_.groups->order;
+        const float nothing = e.signed_zeros ? -0.0f : 0.0f;
         int64_t c = 0;
         for (const Run& run : layout_.groups->runs) {
             const int64_t g = run.group - tile.first_group;
@@ -72,7 +73,7 @@ void RowDecoder::decode(const CodeTile& tile, int64_t row, float* out) const {
                 if (!integer)
                     out[at] = value * scale;
                 else
-                    out[at] = (value - point) * scale + (e.zero_added ? zeros[g] : 0.0f);
+                    out[at] = (value - point) * scale + (e.zero_added ? zeros[g] : nothing);
                 if (global.last) out[at] = global.of(out[at]);
             }
         }

@@ -18,7 +18,7 @@ class RowDecoder {
 
     /// The numbers of row `row` of a tile, in the order of its columns: out[tile.cols], f32, as
     /// Encoding says, times the column's scale. An integer code at its zero point is +0 whatever
-    /// the sign of the scale.
+    /// the sign of the scale, but for Encoding::signed_zeros.
     void decode(const CodeTile& tile, int64_t row, float* out) const;
 
   private:

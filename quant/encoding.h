@@ -96,6 +96,9 @@ struct Encoding {
     int64_t group = 0;        ///< columns of a group; 0: one group spans them all
     bool permuted = false;    ///< columns belong to groups in an order of their own (act-order)
     bool zero_added = false;  ///< zero, a float type, is added after scaling
+    /// Integer codes only: products keep the sign of a 0, as GGUF has it; else no 0 is negative.
+    /// For decoded weights; no sum depends on it.
+    bool signed_zeros = false;
     std::shared_ptr<const Codebook> levels = {};  ///< of kT4
     /// Rows that share their stored scales, 0: all of them. For people: every row keeps its own.
     int64_t group_rows = 1;

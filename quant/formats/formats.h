@@ -16,5 +16,6 @@ QuantizationFormat quark_format();
 QuantizationFormat mxfp4_format();
 QuantizationFormat torchao_format();
 QuantizationFormat deepspeedfp_format();
+QuantizationFormat gguf_format();
 
 }  // namespace conclave::quant

@@ -44,6 +44,7 @@ QuantizationRegistry QuantizationRegistry::built_in() {
     registry.add(mxfp4_format());
     registry.add(torchao_format());
     registry.add(deepspeedfp_format());
+    registry.add(gguf_format());
     return registry;
 }
 
