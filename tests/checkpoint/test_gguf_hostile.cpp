@@ -295,6 +295,12 @@ TEST_F(GgufHostile, Offsets) {
         {"padding before it gone, too",
          good.substr(0, good.size() - 40),
          {"tensor b", "at most 0"}},
+        {"empty, behind its file",
+         base()
+             .tensor("t", {0}, 0, "")
+             .bytes()
+             .substr(0, base().tensor("t", {0}, 0, "").header().size()),
+         {"tensor t", "at most 0 bytes", "found 0"}},
         {"too large for its file", with_tensor({1000}, 0), {"tensor t", "found 4000 bytes"}},
         {"name twice",
          base().tensor("t", {2}, 0, kEight).tensor("t", {2}, 0, kEight).bytes(),

@@ -332,7 +332,7 @@ void place_tensors(GgufHeader& header, const File& file, uint64_t header_bytes) 
                 .expected(fmt::format("offset {}, a multiple of {}", end, alignment))
                 .found(std::to_string(t.offset));
         const uint64_t room = data_bytes - std::min(end, data_bytes);
-        if (t.bytes > room || end > data_bytes)
+        if (t.bytes > room || data_start + end > file.size())  // the latter of empty ones
             throw bad_tensor(file, t.name, "tensor reaches beyond the end of its file")
                 .expected("at most " + bytes_text(room))
                 .found(bytes_text(t.bytes));
