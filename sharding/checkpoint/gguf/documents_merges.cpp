@@ -11,7 +11,7 @@ namespace {
 // Bytes hashed, the sum of the squares of the tokens' lengths: 6 million for 32000 tokens of Llama,
 // 30 million for 256000 of Gemma.
 constexpr uint64_t kMaxWork = uint64_t{1} << 28;
-constexpr size_t kMaxMerges = size_t{1} << 22;  // Gemma's are 600 thousand
+constexpr size_t kMaxMerges = size_t{1} << 21;  // Gemma's are 600 thousand
 
 struct Candidate {
     float score;
