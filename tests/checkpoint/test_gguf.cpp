@@ -345,13 +345,25 @@ std::string widened(const Checkpoint& checkpoint, const StoredTensor& t) {
     return wide;
 }
 
+/// How many tensors both have, all of which must have one shape.
+size_t equal_shapes(const Checkpoint& a, const Checkpoint& b) {
+    size_t both = 0;
+    for (const StoredTensor& t : a.tensors()) {
+        const StoredTensor* other = b.find(t.name);
+        if (!other) continue;
+        EXPECT_EQ(t.shape, other->shape) << t.name;
+        ++both;
+    }
+    return both;
+}
+
 /// Every tensor of the models that other programs wrote, under the names of its reference, and the
 /// values of those that are stored as floats.
 TEST(GgufZoo, NamesAndFloats) {
     const fs::path zoo = CONCLAVE_SOURCE_DIR "/../shared/zoo/gguf";
     if (!fs::exists(zoo)) GTEST_SKIP() << "no collection of models beside the sources";
     const auto readers = sharding::CheckpointReaders::built_in();
-    size_t models = 0, floats = 0;
+    size_t models = 0, floats = 0, shapes = 0;
     for (const fs::directory_entry& entry : fs::directory_iterator(zoo)) {
         const std::string path = entry.path().string();
         constexpr std::string_view kReference = ".expected.json";
@@ -377,10 +389,14 @@ TEST(GgufZoo, NamesAndFloats) {
             ++floats;
         }
         EXPECT_EQ(named, expected.size());
+        const std::string model = fs::path(stem).filename().string();
+        const fs::path source = zoo.parent_path() / "models" / model.substr(0, model.find('-'));
+        if (fs::exists(source)) shapes += equal_shapes(*checkpoint, *Checkpoint::open(source));
         ++models;
     }
     EXPECT_GT(models, 0u);
     EXPECT_GT(floats, 100u);
+    EXPECT_GT(shapes, 100u);
 }
 
 }  // namespace
