@@ -342,14 +342,8 @@ VocabParallelEmbedding WeightBuilder::vocab_parallel_embedding(const std::string
     e.width_ = width;
     const Resolved r = resolve_linear(
         {{"embed", {source(stem, vocab, width)}, e.cut_, plan_.whole(width)}}, false);
-    const quant::Kernel* storage = nullptr;
-    try {
-        storage = &row_storage(r.stored[0].encoding);
-    } catch (Error& refused) {
-        throw Error(refused).tensor(r.stored[0].pieces[0].tensor);
-    }
     e.rows_ = std::make_unique<quant::PackedMatrix>(reserve_matrix(
-        *storage, r.local[0].first.size(), r.descriptor.parts[0].layout, context_.memory));
+        row_storage(r.stored[0].encoding), r.local[0].first.size(), r.descriptor.parts[0].layout, context_.memory));
     if (!r.local[0].first.empty())
         items_.matrices.push_back(
             {r.logical[0], r.stored[0], r.local[0].first, r.local[0].second, e.rows_.get()});

@@ -17,7 +17,8 @@ const std::vector<Architecture>& architectures() {
 
 std::vector<std::string> standard_ignorable() {
     // A tied head is stored again by some writers; where it is not tied, it is read.
-    return {"*.rotary_emb.inv_freq", "lm_head.weight"};
+    // What GGUF's divisors say of RoPE is in config.json.
+    return {"*.rotary_emb.inv_freq", "lm_head.weight", "rope_freqs.weight"};
 }
 
 const Architecture& find_architecture(const Json& config, const std::string& file) {

@@ -84,7 +84,8 @@ class Renamer {
                 .found(in_quotes(architecture));
         experts_key_ = architecture + ".expert_count";
         const int64_t experts = contents.metadata.get_int_or(experts_key_, 0, 0, kMaxExperts);
-        is_mixtral_ = architecture == "llama" && experts > 0;
+        is_permuted_ = architecture == "llama";
+        is_mixtral_ = is_permuted_ && experts > 0;
     }
 
     std::vector<StoredTensor> rename() {
@@ -152,6 +153,12 @@ class Renamer {
 
     bool add_whole(const GgufTensor& t, const std::string& module, const Renamed& leaf) {
         std::vector<int64_t> shape = shape_of(t);
+        if (is_permuted_ && leaf.own == "bias" &&
+            (module.ends_with(".q_proj") || module.ends_with(".k_proj")))
+            throw Error(ErrorCode::kUnsupported,
+                        "biases whose rows are permuted, as those of llama are, are not served")
+                .file(contents_.path)
+                .tensor(t.name);
         if (is_scale(leaf)) {
             if (shape.size() > 1 || (!shape.empty() && shape[0] != 1))
                 throw bad_shape(t, "a scalar");
@@ -221,7 +228,7 @@ class Renamer {
 
     const GgufContents& contents_;
     std::string experts_key_;
-    bool is_mixtral_ = false;
+    bool is_mixtral_ = false, is_permuted_ = false;
     std::vector<StoredTensor> tensors_;
 };
 
