@@ -342,8 +342,9 @@ VocabParallelEmbedding WeightBuilder::vocab_parallel_embedding(const std::string
     e.width_ = width;
     const Resolved r = resolve_linear(
         {{"embed", {source(stem, vocab, width)}, e.cut_, plan_.whole(width)}}, false);
-    e.rows_ = std::make_unique<quant::PackedMatrix>(reserve_matrix(
-        row_storage(r.stored[0].encoding), r.local[0].first.size(), r.descriptor.parts[0].layout, context_.memory));
+    e.rows_ = std::make_unique<quant::PackedMatrix>(
+        reserve_matrix(row_storage(r.stored[0].encoding), r.local[0].first.size(),
+                       r.descriptor.parts[0].layout, context_.memory));
     if (!r.local[0].first.empty())
         items_.matrices.push_back(
             {r.logical[0], r.stored[0], r.local[0].first, r.local[0].second, e.rows_.get()});

@@ -73,7 +73,7 @@ TEST_F(Gguf, NamesOfDenseModels) {
         {"blk.1.attn_k.weight", "model.layers.1.self_attn.k_proj.weight"},
         {"blk.1.attn_v.weight", "model.layers.1.self_attn.v_proj.weight"},
         {"blk.1.attn_output.weight", "model.layers.1.self_attn.o_proj.weight"},
-        {"blk.1.attn_q.bias", "model.layers.1.self_attn.q_proj.bias"},
+        {"blk.1.attn_v.bias", "model.layers.1.self_attn.v_proj.bias"},
         {"blk.1.attn_q_norm.weight", "model.layers.1.self_attn.q_norm.weight"},
         {"blk.1.attn_k_norm.weight", "model.layers.1.self_attn.k_norm.weight"},
         {"blk.1.ffn_gate.weight", "model.layers.1.mlp.gate_proj.weight"},
@@ -106,6 +106,16 @@ TEST_F(Gguf, NamesOfDenseModels) {
             EXPECT_LT(checkpoint->tensors()[i - 1].name, checkpoint->tensors()[i].name);
         EXPECT_EQ(checkpoint->metadata("general.architecture"), std::nullopt);
         EXPECT_EQ(checkpoint->find("no such"), nullptr);
+    }
+}
+
+TEST_F(Gguf, BiasesOfPermutedRowsAreRefused) {
+    for (const std::string projection : {"q", "k"}) {
+        const std::string name = "blk.1.attn_" + projection + ".bias";
+        GgufFile file;
+        file.text("general.architecture", "llama")
+            .tensor(name, {2}, GgufFile::kTensorF32, filler(8, 1));
+        expect_error([&] { open(file); }, ErrorCode::kUnsupported, {name, "permuted", path_});
     }
 }
 
