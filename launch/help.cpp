@@ -93,7 +93,7 @@ Examples:
   conclave run MODEL --local-ranks 3 -p "O"             three ranks as threads, without MPI
 
 A model is a directory as Hugging Face publishes it: config.json, *.safetensors and, for text,
-tokenizer.json. Every rank opens the same path and reads only its own part of the weights.
+tokenizer.json; or a .gguf file (of a split one, the first). Every rank opens the same path and reads only its own part of the weights.
 
 Exit codes:
   0   done

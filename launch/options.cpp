@@ -80,7 +80,7 @@ CLI::Validator expert_layout() {
 
 void add_model(CLI::App& app, Invocation& to) {
     app.add_option("MODEL,-m,--model", to.engine.model,
-                   "Directory of the checkpoint, or one .safetensors file")
+                   "Directory of the checkpoint, or a .gguf or .safetensors file")
         ->envname("CONCLAVE_MODEL")
         ->type_name("");
 }
@@ -95,9 +95,10 @@ void add_engine(CLI::App& app, EngineOptions& to) {
         ->type_name("TYPE")
         ->group(group)
         ->default_str("auto");
-    app.add_option("--load-format", to.load_format,
-                   "auto (what the files are), safetensors, a plugin's reader, or dummy: random "
-                   "weights of config.json's shape, so that sizes can be measured without files")
+    app.add_option(
+           "--load-format", to.load_format,
+           "auto (what the files are), safetensors, gguf, a plugin's reader, or dummy: random "
+           "weights of config.json's shape, so that sizes can be measured without files")
         ->envname("CONCLAVE_LOAD_FORMAT")
         ->type_name("FORMAT")
         ->group(group)
