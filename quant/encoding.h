@@ -60,6 +60,7 @@ enum class FactorType : uint8_t {
     kU8,    ///< zeros only: integers
     kE4M3,  ///< scales only; with a GlobalScale
     kE8M0,  ///< scales only: 2^(byte - 127); 255 is NaN
+    kI8,    ///< scales under super-scales only: integers
 };
 constexpr int factor_bytes(FactorType t) {
     return t == FactorType::kNone                            ? 0
@@ -92,8 +93,12 @@ struct Encoding {
     /// Integer codes only. kU8: integers, one a group. Floats: one a group, subtracted in f32 (HQQ)
     /// or added (zero_added). kNone: zero_point.
     FactorType zero = FactorType::kNone;
-    int zero_point = 0;       ///< of all groups, where zero is kNone or added
-    int64_t group = 0;        ///< columns of a group; 0: one group spans them all
+    int zero_point = 0;  ///< of all groups, where zero is kNone or added
+    int64_t group = 0;   ///< columns of a group; 0: one group spans them all
+    /// > 0, a power of two: so many neighbouring groups share a super-scale of type f16. The scale
+    /// of a group is an integer (kI8) times it; its zero, if there are any, which is added then, an
+    /// integer (kU8) times minus a super-zero, also shared and f16. Both products are exact in f32.
+    int super = 0;
     bool permuted = false;    ///< columns belong to groups in an order of their own (act-order)
     bool zero_added = false;  ///< zero, a float type, is added after scaling
     std::shared_ptr<const Codebook> levels = {};  ///< of kT4

@@ -18,21 +18,36 @@ template <int Bits>
 constexpr int64_t kChunkBytes = kRows* Bits;
 
 /// Integer zeros of 4-bit codes have 4 bits, too.
-bool zero_pairs(const Encoding& e) { return e.zero == FactorType::kU8 && e.code == CodeType::kU4; }
+bool zero_pairs(const Encoding& e) {
+    return e.zero == FactorType::kU8 && e.code == CodeType::kU4 && e.super == 0;
+}
 /// Of one run of a panel.
 int64_t zero_bytes(const Encoding& e) {
     return zero_pairs(e) ? kRows / 2 : kRows * factor_bytes(e.zero);
+}
+
+/// Super-blocks that the runs touch; groups ascend from run to run.
+int64_t super_count(const MatrixLayout& layout) {
+    if (layout.encoding.super == 0) return 0;
+    int64_t count = 0;
+    int32_t last = -1;
+    for (const Run& run : layout.groups->runs)
+        if (const int32_t s = run.group / layout.encoding.super; s != last) last = s, ++count;
+    return count;
 }
 
 /// Byte offsets within a panel.
 struct Panel {
     explicit Panel(const MatrixLayout& layout) {
         const auto runs = static_cast<int64_t>(layout.groups->runs.size());
-        zeros_at = runs * kRows * factor_bytes(layout.encoding.scale);
+        const Encoding& e = layout.encoding;
+        super_zeros_at = super_count(layout) * kRows * 2;
+        scales_at = super_zeros_at * (e.zero == FactorType::kNone ? 1 : 2);
+        zeros_at = scales_at + runs * kRows * factor_bytes(e.scale);
         codes_at = zeros_at + runs * zero_bytes(layout.encoding);
         bytes = codes_at + layout.groups->padded * kRows * code_bits(layout.encoding.code) / 8;
     }
-    int64_t zeros_at, codes_at, bytes;
+    int64_t super_zeros_at, scales_at, zeros_at, codes_at, bytes;
 };
 
 size_t packed_bytes(int64_t n, const MatrixLayout& layout) {
@@ -87,6 +102,33 @@ void pack_factors(std::byte* to, FactorType type, const float* from, const CodeT
     else
         pack_as<uint8_t>(to, from, tile, groups, rows,
                          [](float v) { return static_cast<uint8_t>(v); });
+}
+
+/// Super-scales, and the integers that times them (`sign` 1) are the scales; or super-zeros, and
+/// those that times minus them are the zeros.
+void pack_super(std::byte* supers, std::byte* integers, float sign, const float* super_values,
+                const float* products, const CodeTile& tile, const MatrixLayout& layout,
+                int64_t row, int64_t rows) {
+    int32_t last = -1;
+    for (const Run& run : layout.groups->runs) {
+        const int32_t s = run.group / layout.encoding.super;
+        for (int64_t r = 0; r < kRows; ++r) {
+            float value = 0, product = 0;
+            if (r < rows) {
+                value = super_values[(row + r) * tile.super_stride + s - tile.first_super];
+                product = products[(row + r) * tile.factor_stride + run.group - tile.first_group];
+            }
+            if (s != last) {
+                const uint16_t half = f32_to_f16(value);
+                std::memcpy(supers + 2 * r, &half, sizeof half);
+            }
+            const float integer = value != 0 ? sign * product / value : 0;  // exact
+            *integers++ =
+                static_cast<std::byte>(std::isfinite(integer) ? static_cast<int>(integer) : 0);
+        }
+        if (s != last) supers += kRows * 2;
+        last = s;
+    }
 }
 
 void pack_zero_pairs(std::byte* to, const CodeTile& tile, const Grouping& groups, int64_t row,
@@ -171,8 +213,16 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
     std::byte* to = packed + row0 / kRows * panel.bytes;
     for (int64_t row = 0; row < tile.rows; row += kRows, to += panel.bytes) {
         const int64_t rows = std::min(tile.rows - row, kRows);
-        pack_factors(to, layout.encoding.scale, tile.scales, tile, groups, row, rows);
-        if (zero_pairs(layout.encoding))
+        if (layout.encoding.super > 0) {
+            pack_super(to, to + panel.scales_at, 1, tile.super_scales, tile.scales, tile, layout,
+                       row, rows);
+        } else {
+            pack_factors(to, layout.encoding.scale, tile.scales, tile, groups, row, rows);
+        }
+        if (layout.encoding.super > 0 && layout.encoding.zero != FactorType::kNone)
+            pack_super(to + panel.super_zeros_at, to + panel.zeros_at, -1, tile.super_zeros,
+                       tile.zeros, tile, layout, row, rows);
+        else if (zero_pairs(layout.encoding))
             pack_zero_pairs(to + panel.zeros_at, tile, groups, row, rows);
         else
             pack_factors(to + panel.zeros_at, layout.encoding.zero, tile.zeros, tile, groups, row,
@@ -239,6 +289,10 @@ void enter(const GemmCall& call) {
         .zero_point = is_integer(encoding.code) ? static_cast<float>(encoding.zero_point) : 0.0f,
         .scale_bytes = kRows * factor_bytes(encoding.scale),
         .zero_bytes = zero_bytes(encoding),
+        .super_shift =
+            encoding.super > 0 ? std::countr_zero(static_cast<unsigned>(encoding.super)) : -1,
+        .super_zeros_at = panel.super_zeros_at,
+        .scales_at = panel.scales_at,
         .zeros_at = panel.zeros_at,
         .codes_at = panel.codes_at,
         .panel_bytes = panel.bytes,
@@ -273,7 +327,9 @@ constexpr Kernel kernel(const char* name, Isa isa, CodeType code) {
             packed_bytes,
             code_bits(code) == 4 ? pack<4> : pack<8>,
             scratch_bytes,
-            enter<Run, X>};
+            enter<Run, X>,
+            nullptr,
+            true};
 }
 
 }  // namespace

@@ -7,8 +7,9 @@
 //     kT4                levels[q] * s
 //     kE4M3, kE4M3N      value(q) * s
 // s = (stored * multiplier) / divisor of the matrix' GlobalScale, an operation whose operand is 1
-// left out. Columns are taken in kernel order, run after run (quant/grouping.h). All sums begin at
-// 0 and have one accumulator per output:
+// left out. Under super-scales (Encoding::super) stored is an integer times the super-scale, and z,
+// which is added, one times minus the super-zero: exact. Columns are taken in kernel order, run
+// after run (quant/grouping.h). All sums begin at 0 and have one accumulator per output:
 //
 // x in f32, per run four chains c_i over the columns whose place in the run is i mod 4:
 //     c_i = fma(v, x, c_i)                    v = q - z rounded to f32; levels[q]; value(q)
@@ -31,7 +32,9 @@
 //     out[j] = fma(u, s * sx, out[j])         runs in ascending order
 // (The generic kernels round products too: no fma there.)
 //
-// Packed, per panel of 16 rows and without gaps, also between panels:
+// Packed, per panel of 16 rows and without gaps, also between panels (zeros under super-scales: a
+// byte each):
+//     under super-scales: [super-block][16] super-scales, then super-zeros if there are zeros, f16,
 //     [run][16] scales as stored, [run][16] zeros (of 4-bit codes: byte i holds those of rows i
 //     below and 8 + i above; else as stored), then [chunk][64 or 128 bytes] codes, a chunk being 8
 //     columns of a run (padded with code 0).
@@ -59,7 +62,8 @@ struct Work {
     bool zero_added;
     float zero_point;                 ///< where no zeros are subtracted
     int64_t scale_bytes, zero_bytes;  ///< of one run of a panel
-    int64_t zeros_at, codes_at, panel_bytes;
+    int super_shift;  ///< super-block of group g: g >> super_shift; -1: no super-scales
+    int64_t super_zeros_at, scales_at, zeros_at, codes_at, panel_bytes;
     int64_t x_scales_at, x_sums_at;  ///< in an int8 row
     const float* values;             ///< what each code but of kU8 stands for
     /// Of kT4: values[q] = (steps[q] - max_step) * step; step is 0 where there are none.
