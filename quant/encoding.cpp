@@ -22,6 +22,14 @@ const char* code_name(CodeType t) {
             return "e4m3";
         case CodeType::kE4M3N:
             return "e4m3n";
+        case CodeType::kU2:
+            return "u2";
+        case CodeType::kU3:
+            return "u3";
+        case CodeType::kU5:
+            return "u5";
+        case CodeType::kU6:
+            return "u6";
     }
     return "unknown";
 }

@@ -21,15 +21,26 @@ enum class CodeType : uint8_t {
     kT4,     ///< 4-bit index into Encoding::levels
     kE4M3,   ///< E4M3FN: bias 7, subnormals, NaN 0x7f and 0xff, no infinities
     kE4M3N,  ///< as kE4M3, but 0x7f and 0xff are 480 and -480: DeepSpeed's, and its 0
+    kU2,     ///< unsigned integers, packed as tightly: GGUF's
+    kU3,
+    kU5,
+    kU6,
 };
+constexpr CodeType kLastCode = CodeType::kU6;
 
 constexpr int code_bits(CodeType t) {
     return t == CodeType::kF32                           ? 32
            : t == CodeType::kF16 || t == CodeType::kBF16 ? 16
            : t == CodeType::kU4 || t == CodeType::kT4    ? 4
+           : t == CodeType::kU2                          ? 2
+           : t == CodeType::kU3                          ? 3
+           : t == CodeType::kU5                          ? 5
+           : t == CodeType::kU6                          ? 6
                                                          : 8;
 }
-constexpr bool is_integer(CodeType t) { return t == CodeType::kU4 || t == CodeType::kU8; }
+constexpr bool is_integer(CodeType t) {
+    return t == CodeType::kU4 || t == CodeType::kU8 || (t >= CodeType::kU2 && t <= CodeType::kU6);
+}
 /// Whether codes stand for numbers through scales; else they are the numbers themselves.
 constexpr bool is_scaled(CodeType t) {
     return t != CodeType::kF32 && t != CodeType::kF16 && t != CodeType::kBF16;

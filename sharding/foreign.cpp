@@ -15,7 +15,7 @@ using quant::CodeType;
 using quant::FactorType;
 
 std::string encoding_fault(const quant::Encoding& e) {
-    if (e.code > CodeType::kE4M3N || e.scale > FactorType::kI8 || e.zero > FactorType::kE8M0)
+    if (e.code > quant::kLastCode || e.scale > FactorType::kI8 || e.zero > FactorType::kE8M0)
         return "a type that there is not";
     if ((e.scale == FactorType::kI8) != (e.super > 0) ||
         (e.super > 0 &&

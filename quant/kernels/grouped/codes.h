@@ -2,7 +2,8 @@
 //
 // B, an instruction set's bytes: Simd (of quant/simd), Half (16 lanes of 4 bytes), load(p), low(h)
 // and high(h) (the nibbles of each byte), column<i>(h) (byte i of each lane as float); for kT4
-// Table, table(16 bytes) and look(table, h).
+// Table, table(16 bytes) and look(table, h); either(a, b) (their bits); and planes of a chunk, each
+// byte's bits at bit At and above: twos<At>(32 bytes, halves), ones<At>(16 bytes, halves).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -33,6 +34,21 @@ Chunk<B> load_chunk(const std::byte* p) {
     if constexpr (Bits == 4) {
         const auto both = B::load(p);
         return {{B::low(both), B::high(both)}};
+    } else if constexpr (Bits < 8) {
+        // 16 * Bits bytes: the prefetches of neighbouring chunks meet every line.
+        Chunk<B> below, above;
+        if constexpr (Bits > 4) {
+            below = load_chunk<B, 4>(p);
+            if constexpr (Bits == 6)
+                B::template twos<4>(p + kHalf, above.half);
+            else
+                B::template ones<4>(p + kHalf, above.half);
+        } else {
+            B::template twos<0>(p, below.half);
+            if constexpr (Bits == 2) return below;
+            B::template ones<2>(p + kHalf / 2, above.half);
+        }
+        return {{B::either(below.half[0], above.half[0]), B::either(below.half[1], above.half[1])}};
     } else {
         __builtin_prefetch(p + kAhead + kHalf, 0, 3);
         return {{B::load(p), B::load(p + kHalf)}};

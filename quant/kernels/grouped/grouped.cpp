@@ -158,25 +158,47 @@ struct Place {
     }
 };
 
-/// The eight codes of one row in a chunk; `to` points at its first byte there.
+void merge(std::byte* to, uint32_t bits) {
+    uint32_t there;
+    std::memcpy(&there, to, 4);
+    there |= bits;
+    std::memcpy(to, &there, 4);
+}
+
+/// The eight codes of row `r` in a chunk. Planes of one and two bits are merged into zeros.
 template <int Bits>
-void put_codes(const std::byte* codes, std::byte* to) {
+void put_codes(const std::byte* codes, int64_t r, std::byte* to) {
     uint32_t below, above;
     std::memcpy(&below, codes, 4);
     std::memcpy(&above, codes + 4, 4);
-    if constexpr (Bits == 4) {
-        below |= above << 4;
-        std::memcpy(to, &below, 4);
-    } else {
-        std::memcpy(to, &below, 4);
-        std::memcpy(to + 64, &above, 4);
+    if constexpr (Bits == 8) {
+        std::memcpy(to + 4 * r, &below, 4);
+        std::memcpy(to + 4 * r + 64, &above, 4);
+        return;
+    }
+    if constexpr (Bits >= 4) {
+        const uint32_t nibbles = (below & 0x0f0f0f0f) | (above & 0x0f0f0f0f) << 4;
+        std::memcpy(to + 4 * r, &nibbles, 4);
+        to += 64;
+    }
+    constexpr int kDone = Bits >= 4 ? 4 : 0;
+    if constexpr (Bits % 4 >= 2) {
+        const auto at = to + 4 * (r % 8);
+        merge(at, (below >> kDone & 0x03030303) << 2 * (r / 8));
+        merge(at, (above >> kDone & 0x03030303) << (4 + 2 * (r / 8)));
+        to += 32;
+    }
+    if constexpr (Bits % 2 == 1) {
+        const auto at = to + 4 * (r % 4);
+        merge(at, (below >> (Bits - 1) & 0x01010101) << r / 4);
+        merge(at, (above >> (Bits - 1) & 0x01010101) << (4 + r / 4));
     }
 }
 
 /// `count` chunks of one row, the first of them at `place`, which advances; a missing row (null) is
 /// zero.
 template <int Bits>
-Place pack_row(Place place, int64_t count, const Grouping& groups, const std::byte* row,
+Place pack_row(Place place, int64_t count, const Grouping& groups, const std::byte* row, int64_t r,
                std::byte* to) {
     const int32_t* order = groups.order.empty() ? nullptr : groups.order.data();
     while (count > 0) {
@@ -185,7 +207,7 @@ Place pack_row(Place place, int64_t count, const Grouping& groups, const std::by
             const int64_t whole = std::min(left / kRunGranule, count);
             const std::byte* from = row + place.column;
             for (int64_t i = 0; i < whole; ++i, to += kChunkBytes<Bits>)
-                put_codes<Bits>(from + i * kRunGranule, to);
+                put_codes<Bits>(from + i * kRunGranule, r, to);
             place.skip(whole * kRunGranule, groups);
             count -= whole;
             continue;
@@ -194,7 +216,7 @@ Place pack_row(Place place, int64_t count, const Grouping& groups, const std::by
         std::byte codes[kRunGranule] = {};
         for (int64_t c = 0; row && c < width; ++c)
             codes[c] = row[order ? order[place.column + c] : place.column + c];
-        put_codes<Bits>(codes, to);
+        put_codes<Bits>(codes, r, to);
         to += kChunkBytes<Bits>;
         place.skip(width, groups);
         --count;
@@ -232,10 +254,12 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
         for (int64_t left = groups.padded / kRunGranule; left > 0; left -= kAtOnce) {
             const int64_t count = std::min(left, kAtOnce);
             Place end;
+            if (Bits != 4 && Bits != 8)
+                std::memset(codes, 0, static_cast<size_t>(count * kChunkBytes<Bits>));
             for (int64_t r = 0; r < kRows; ++r)
                 end = pack_row<Bits>(place, count, groups,
                                      r < rows ? tile.codes + (row + r) * tile.row_bytes : nullptr,
-                                     codes + 4 * r);
+                                     r, codes);
             place = end;
             codes += count * kChunkBytes<Bits>;
         }
@@ -243,6 +267,10 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
 }
 
 size_t scratch_bytes(const MatrixLayout&) { return 0; }
+
+/// By the bits of a code.
+constexpr decltype(&pack<8>) kPack[] = {nullptr, nullptr, pack<2>, pack<3>, pack<4>,
+                                        pack<5>, pack<6>, nullptr, pack<8>};
 
 constexpr std::array<float, 16> kIntegers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
@@ -325,7 +353,7 @@ constexpr Kernel kernel(const char* name, Isa isa, CodeType code) {
             true,
             kRows,
             packed_bytes,
-            code_bits(code) == 4 ? pack<4> : pack<8>,
+            kPack[static_cast<size_t>(code_bits(code))],
             scratch_bytes,
             enter<Run, X>,
             nullptr,

@@ -2,7 +2,7 @@
 // levels, and 8-bit floats.
 //
 // W[j][k] is made of the code q[j][k] and the scale s[j][g] and zero z[j][g] of its group g:
-//     kU4, kU8           (q - z) * s; z is zero_point where the encoding keeps no zeros
+//     kU2 ... kU8        (q - z) * s; z is zero_point where the encoding keeps no zeros
 //     the same, added    (q - zero_point) * s + z                       (Encoding::zero_added)
 //     kT4                levels[q] * s
 //     kE4M3, kE4M3N      value(q) * s
@@ -36,11 +36,14 @@
 // byte each):
 //     under super-scales: [super-block][16] super-scales, then super-zeros if there are zeros, f16,
 //     [run][16] scales as stored, [run][16] zeros (of 4-bit codes: byte i holds those of rows i
-//     below and 8 + i above; else as stored), then [chunk][64 or 128 bytes] codes, a chunk being 8
+//     below and 8 + i above; else as stored), then [chunk][16 bytes a bit] codes, a chunk being 8
 //     columns of a run (padded with code 0).
 // 4 bits: byte 4 * r + i of a chunk holds column i of row r below and column 4 + i above.
 // 8 bits: two halves of 64 bytes; byte 4 * r + i of half h is column 4 * h + i.
-// Rows from n to the end of the last panel are zero.
+// 2, 3, 5, 6 bits: planes. The lower 4 bits, if there are more, as 4 bits; then (of 2 and 6) two
+// bits of each: those of byte b in the order of 8 bits are field b / 32 of byte b % 32; then (of 3
+// and 5) one bit: field b / 16 of byte b % 16. Of 3 bits the plane of two is below, and comes
+// first. Rows from n to the end of the last panel are zero.
 #pragma once
 #include <cstddef>
 #include <cstdint>
