@@ -196,10 +196,10 @@ TEST_P(Grouped, PackedBytesAreCodesAndFactorsWhateverTheTiles) {
         const size_t size = kernel.packed_bytes(n, w.layout);
         const int64_t runs = static_cast<int64_t>(g.runs.size());
         const FactorType zero = w.layout.encoding.zero;
-        // Integer zeros have as many bits as the codes.
         const int super = w.layout.encoding.super;
-        const int64_t zero_bits =
-            zero == FactorType::kU8 && super == 0 ? code_bits(kernel.code) : 8 * factor_bytes(zero);
+        // Integer zeros of 4-bit codes have as many bits.
+        const bool halves = kernel.code == CodeType::kU4 && zero == FactorType::kU8 && super == 0;
+        const int64_t zero_bits = halves ? 4 : 8 * factor_bytes(zero);
         std::set<int64_t> supers;
         for (const quant::Run& run : g.runs)
             if (super > 0) supers.insert(run.group / super);
