@@ -22,6 +22,14 @@ const char* code_name(CodeType t) {
             return "e4m3";
         case CodeType::kE4M3N:
             return "e4m3n";
+        case CodeType::kU2:
+            return "u2";
+        case CodeType::kU3:
+            return "u3";
+        case CodeType::kU5:
+            return "u5";
+        case CodeType::kU6:
+            return "u6";
     }
     return "unknown";
 }
@@ -64,7 +72,8 @@ std::string Encoding::to_string() const {
         s += group_rows == 0 ? " tensor" : " channel";
     if (scale == FactorType::kE4M3) s += " e4m3";
     if (scale == FactorType::kE8M0) s += " e8m0";
-    if (zero == FactorType::kU8) s += " asym";
+    if (super > 0) s += " of " + std::to_string(group * super);
+    if (zero == FactorType::kU8) s += super > 0 ? " minima" : " asym";
     if (zero != FactorType::kNone && zero != FactorType::kU8) s += " float zeros";
     if (permuted) s += " act-order";
     return s;

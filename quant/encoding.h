@@ -21,15 +21,26 @@ enum class CodeType : uint8_t {
     kT4,     ///< 4-bit index into Encoding::levels
     kE4M3,   ///< E4M3FN: bias 7, subnormals, NaN 0x7f and 0xff, no infinities
     kE4M3N,  ///< as kE4M3, but 0x7f and 0xff are 480 and -480: DeepSpeed's, and its 0
+    kU2,     ///< unsigned integers, packed as tightly: GGUF's
+    kU3,
+    kU5,
+    kU6,
 };
+constexpr CodeType kLastCode = CodeType::kU6;
 
 constexpr int code_bits(CodeType t) {
     return t == CodeType::kF32                           ? 32
            : t == CodeType::kF16 || t == CodeType::kBF16 ? 16
            : t == CodeType::kU4 || t == CodeType::kT4    ? 4
+           : t == CodeType::kU2                          ? 2
+           : t == CodeType::kU3                          ? 3
+           : t == CodeType::kU5                          ? 5
+           : t == CodeType::kU6                          ? 6
                                                          : 8;
 }
-constexpr bool is_integer(CodeType t) { return t == CodeType::kU4 || t == CodeType::kU8; }
+constexpr bool is_integer(CodeType t) {
+    return t == CodeType::kU4 || t == CodeType::kU8 || (t >= CodeType::kU2 && t <= CodeType::kU6);
+}
 /// Whether codes stand for numbers through scales; else they are the numbers themselves.
 constexpr bool is_scaled(CodeType t) {
     return t != CodeType::kF32 && t != CodeType::kF16 && t != CodeType::kBF16;
@@ -60,6 +71,7 @@ enum class FactorType : uint8_t {
     kU8,    ///< zeros only: integers
     kE4M3,  ///< scales only; with a GlobalScale
     kE8M0,  ///< scales only: 2^(byte - 127); 255 is NaN
+    kI8,    ///< scales under super-scales only: integers
 };
 constexpr int factor_bytes(FactorType t) {
     return t == FactorType::kNone                            ? 0
@@ -102,6 +114,10 @@ struct Encoding {
     std::shared_ptr<const Codebook> levels = {};  ///< of kT4
     /// Rows that share their stored scales, 0: all of them. For people: every row keeps its own.
     int64_t group_rows = 1;
+    /// > 0, a power of two: so many neighbouring groups share a super-scale of type f16. The scale
+    /// of a group is an integer (kI8) times it; its zero, if there are any, which is added then, an
+    /// integer (kU8) times minus a super-zero, also shared and f16. Both products are exact in f32.
+    int super = 0;
 
     bool operator==(const Encoding&) const = default;
     /// "bf16", "int4 g32", "int4 g128 asym", "int8 channel", "fp8 128x128", "fp4 g16 e4m3" ...

@@ -26,9 +26,12 @@ std::vector<std::string> can_implement(const Kernel& kernel, const LinearDescrip
         reasons.push_back(std::string("reads ") + x_type_name(kernel.x) +
                           " input, the activation rule is " + rule.to_string());
     const Encoding& encoding = part.layout.encoding;
-    const bool float_zeros = encoding.zero != FactorType::kNone && encoding.zero != FactorType::kU8;
+    const bool float_zeros = encoding.zero != FactorType::kNone &&
+                             (encoding.zero != FactorType::kU8 || encoding.zero_added);
     if (kernel.x == XType::kI8Row && float_zeros)
         reasons.push_back("its products are integers, the weights have float zeros");
+    if (encoding.super > 0 && !kernel.super)
+        reasons.push_back("knows no scales under super-scales");
     const bool int8 = kernel.x == XType::kI8 || kernel.x == XType::kI8Row;
     if (int8 && encoding.levels && encoding.levels->step == 0)
         reasons.push_back("its products are integers, the codebook " + encoding.levels->name +

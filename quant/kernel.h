@@ -26,6 +26,12 @@ struct CodeTile {
     const float* scales = nullptr;
     const float* zeros = nullptr;
     int64_t factor_stride = 0, first_group = 0;
+    /// Under Encoding::super, where scales and zeros are products: the super-scale of row r and
+    /// super-block s = g / super is super_scales[r * super_stride + s - first_super]; super-zeros
+    /// likewise.
+    const float* super_scales = nullptr;
+    const float* super_zeros = nullptr;
+    int64_t super_stride = 0, first_super = 0;
 };
 
 /// out[r][j - n0] = sum over columns i of x[r][i] * W[j][i], for j in [n0, n1), r in [0, rows).
@@ -66,6 +72,7 @@ struct Kernel {
     /// Why the kernel cannot serve a part of its code type and input, in words for people, or null;
     /// null: it serves all of them. What it says must not depend on n.
     const char* (*refusal)(const PartDescriptor& part) = nullptr;
+    bool super = false;  ///< serves Encoding::super
 };
 
 /// Why a kernel does not serve a request.

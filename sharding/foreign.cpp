@@ -1,6 +1,7 @@
 #include "sharding/foreign.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include <spdlog/fmt/fmt.h>
@@ -14,8 +15,13 @@ using quant::CodeType;
 using quant::FactorType;
 
 std::string encoding_fault(const quant::Encoding& e) {
-    if (e.code > CodeType::kE4M3N || e.scale > FactorType::kE8M0 || e.zero > FactorType::kE8M0)
+    if (e.code > quant::kLastCode || e.scale > FactorType::kI8 || e.zero > FactorType::kE8M0)
         return "a type that there is not";
+    if ((e.scale == FactorType::kI8) != (e.super > 0) ||
+        (e.super > 0 &&
+         (!std::has_single_bit(static_cast<unsigned>(e.super)) ||
+          (e.zero != FactorType::kNone && (e.zero != FactorType::kU8 || !e.zero_added)))))
+        return "super-scales that there are not";
     if (quant::is_scaled(e.code) != (e.scale != FactorType::kNone))
         return quant::is_scaled(e.code) ? "scaled codes without scales" : "numbers with scales";
     if (!quant::is_integer(e.code) && e.zero != FactorType::kNone)
@@ -70,6 +76,13 @@ std::string tile_fault(const quant::CodeTile& tile, const quant::Encoding& e,
     if (least->group < tile.first_group || most->group - tile.first_group >= tile.factor_stride)
         return fmt::format("{} scales a row from group {} on, for groups {} to {}",
                            tile.factor_stride, tile.first_group, least->group, most->group);
+    if (e.super == 0) return "";
+    if (!tile.super_scales || (e.zero != FactorType::kNone && !tile.super_zeros))
+        return "no super-scales";
+    if (least->group / e.super < tile.first_super ||
+        most->group / e.super - tile.first_super >= tile.super_stride)
+        return fmt::format("{} super-scales a row from super-block {} on, for groups {} to {}",
+                           tile.super_stride, tile.first_super, least->group, most->group);
     return "";
 }
 

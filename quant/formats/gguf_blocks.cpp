@@ -176,7 +176,10 @@ void q2_0(const uint8_t* b, uint8_t* codes, float* scales, float*) {
 
 Encoding integers(int bits, int zero_point, FactorType scale, int64_t group) {
     Encoding e;
-    e.code = bits > 4 ? CodeType::kU8 : CodeType::kU4;
+    constexpr CodeType kCodes[] = {CodeType::kU2, CodeType::kU2, CodeType::kU2,
+                                   CodeType::kU3, CodeType::kU4, CodeType::kU5,
+                                   CodeType::kU6, CodeType::kU8, CodeType::kU8};
+    e.code = kCodes[bits];
     e.bits = bits, e.zero_point = zero_point, e.scale = scale, e.group = group;
     e.signed_zeros = true;
     return e;
@@ -187,8 +190,16 @@ Encoding with_minima(int bits, FactorType factors, int64_t group) {
     return e;
 }
 
+/// Scales, and minima if there are any, are integers under those of blocks of 256.
+Encoding super(Encoding e) {
+    e.super = static_cast<int>(256 / e.group);
+    e.scale = FactorType::kI8;
+    if (e.zero != FactorType::kNone) e.zero = FactorType::kU8;
+    return e;
+}
+
 std::vector<BlockType> make_types() {
-    constexpr auto kF16 = FactorType::kF16, kF32 = FactorType::kF32;
+    constexpr auto kF16 = FactorType::kF16;
     // Not fp4_codebook(): code 8 is +0 here.
     const auto fp4 =
         make_codebook("fp4", {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, 0, -0.5f, -1, -1.5f, -2, -3, -4, -6});
@@ -201,13 +212,13 @@ std::vector<BlockType> make_types() {
         {"Q5_0", 32, 22, integers(5, 16, kF16, 32), q5_0},
         {"Q5_1", 32, 24, with_minima(5, kF16, 32), q5_1},
         {"Q8_0", 32, 34, integers(8, 128, kF16, 32), q8_0},
-        {"Q2_K", 256, 84, with_minima(2, kF32, 16), q2_k},
-        {"Q3_K", 256, 110, integers(3, 4, kF32, 16), q3_k},
-        {"Q4_K", 256, 144, with_minima(4, kF32, 32), q4_k},
-        {"Q5_K", 256, 176, with_minima(5, kF32, 32), q5_k},
-        {"Q6_K", 256, 210, integers(6, 32, kF32, 16), q6_k},
+        {"Q2_K", 256, 84, super(with_minima(2, kF16, 16)), q2_k, 80, 82},
+        {"Q3_K", 256, 110, super(integers(3, 4, kF16, 16)), q3_k, 108},
+        {"Q4_K", 256, 144, super(with_minima(4, kF16, 32)), q4_k, 0, 2},
+        {"Q5_K", 256, 176, super(with_minima(5, kF16, 32)), q5_k, 0, 2},
+        {"Q6_K", 256, 210, super(integers(6, 32, kF16, 16)), q6_k, 208},
         {"IQ4_NL", 32, 18, block_levels(iq4, kF16, 32), q4_0},
-        {"IQ4_XS", 256, 136, block_levels(iq4, kF32, 32), iq4_xs},
+        {"IQ4_XS", 256, 136, super(block_levels(iq4, kF16, 32)), iq4_xs, 0},
         {"TQ1_0", 256, 54, integers(2, 1, kF16, 256), tq1_0},
         {"TQ2_0", 256, 66, integers(2, 1, kF16, 256), tq2_0},
         {"MXFP4", 32, 17, block_levels(fp4, FactorType::kE8M0, 32), mxfp4},

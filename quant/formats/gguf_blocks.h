@@ -19,6 +19,9 @@ struct BlockType {
     /// A code per element; a scale and, where encoding.zero is not kNone, a zero per group, widened
     /// to f32. Products are rounded to f32 in the order of the type's definition.
     void (*decode)(const uint8_t* block, uint8_t* codes, float* scales, float* zeros) = nullptr;
+    /// Where encoding.super > 0, the groups of a block being a super-block: the bytes at which its
+    /// super-scale and super-zero (f16) lie.
+    int super_scale_at = 0, super_zero_at = 0;
 };
 
 /// All of them.

@@ -44,9 +44,10 @@ class BlockCodec final : public Codec {
     }
 
     size_t scratch_bytes(const StoredMatrix&, Interval n, Interval k) const override {
-        const int64_t groups = wholes(k, type_.encoding.group).size();
+        int64_t factors = wholes(k, type_.encoding.group).size();
+        if (type_.encoding.super > 0) factors += wholes(k, type_.elements).size();
         return static_cast<size_t>(
-            n.size() * (decoded_row_bytes(k.size()) + (has_zeros() ? 2 : 1) * groups * 4));
+            n.size() * (decoded_row_bytes(k.size()) + (has_zeros() ? 2 : 1) * factors * 4));
     }
 
     CodeTile decode(const StoredMatrix& m, Interval n, Interval k,
@@ -62,6 +63,9 @@ class BlockCodec final : public Codec {
         float* zeros = has_zeros() ? scales + tile.rows * groups.size() : nullptr;
         tile.scales = scales, tile.zeros = zeros;
         if (k.empty()) return tile;
+        if (type_.encoding.super > 0)
+            decode_supers(tile, staged[0], rows, wholes(k, type_.elements),
+                          scales + (zeros ? 2 : 1) * tile.rows * groups.size());
         for (int64_t r = rows.begin; r < rows.end; ++r) {
             const int64_t row = order_.file_row(r);
             decode_row(staged[0], row, k, groups, codes, scales, zeros);
@@ -74,6 +78,22 @@ class BlockCodec final : public Codec {
     }
 
   private:
+    /// Of the super-blocks, which are blocks.
+    void decode_supers(CodeTile& tile, const StagedRect& staged, Interval rows, Interval blocks,
+                       float* scales) const {
+        float* zeros = has_zeros() ? scales + rows.size() * blocks.size() : nullptr;
+        tile.super_scales = scales, tile.super_zeros = zeros;
+        tile.super_stride = blocks.size(), tile.first_super = blocks.begin;
+        for (int64_t r = rows.begin; r < rows.end; ++r) {
+            const auto* block = reinterpret_cast<const uint8_t*>(staged.row(order_.file_row(r))) +
+                                (blocks.begin - staged.rect.cols.begin) * type_.bytes;
+            for (int64_t b = 0; b < blocks.size(); ++b, block += type_.bytes) {
+                *scales++ = block_f16(block + type_.super_scale_at);
+                if (zeros) *zeros++ = block_f16(block + type_.super_zero_at);
+            }
+        }
+    }
+
     bool has_zeros() const { return type_.encoding.zero != FactorType::kNone; }
 
     void decode_row(const StagedRect& staged, int64_t row, Interval k, Interval groups,

@@ -58,6 +58,12 @@ struct Generic {
         for (int i = 0; i < 16; ++i) f[i] = static_cast<float>(p[i]);
         return load(f);
     }
+    /// 16 signed bytes
+    static V load_i8(const std::byte* p) {
+        float f[16];
+        for (int i = 0; i < 16; ++i) f[i] = static_cast<float>(static_cast<int8_t>(p[i]));
+        return load(f);
+    }
     /// 16 numbers of E4M3FN
     static V load_e4m3(const std::byte* p) {
         float f[16];

@@ -49,6 +49,11 @@ struct Avx2 {
         return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)),
                 _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(v, v)))};
     }
+    static V load_i8(const std::byte* p) {
+        const __m128i v = half(p);
+        return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(v, v)))};
+    }
     /// 16 numbers of E4M3FN, which as f16 are 2^-8 of themselves
     static V load_e4m3(const std::byte* p) {
         const __m256i top = _mm256_slli_epi16(_mm256_cvtepu8_epi16(half(p)), 8);

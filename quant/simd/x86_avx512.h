@@ -37,6 +37,10 @@ struct Avx512 {
         const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
         return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));
     }
+    static V load_i8(const std::byte* p) {
+        const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v));
+    }
     /// 16 numbers of E4M3FN, which as f16 are 2^-8 of themselves
     static V load_e4m3(const std::byte* p) {
         const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));

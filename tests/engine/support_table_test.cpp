@@ -91,8 +91,9 @@ std::string describe(const std::vector<Encoding>& encodings) {
     for (const Encoding& e : encodings) {
         names.insert(quant::is_integer(e.code) ? "int" + std::to_string(e.bits) : e.to_string());
         if (!quant::is_integer(e.code)) continue;
+        const bool integers = e.zero == quant::FactorType::kU8 && !e.zero_added;
         kinds.insert(e.zero == quant::FactorType::kNone ? "symmetric"
-                     : e.zero == quant::FactorType::kU8 ? "asymmetric"
+                     : integers                         ? "asymmetric"
                                                         : "float zeros");
         if (e.permuted) kinds.insert("act-order");
     }

@@ -72,7 +72,8 @@ struct Matrix {
         stride += random.in(0, 2) - first_group;
         scales.resize(static_cast<size_t>(n * stride), std::nanf(""));
         zeros.resize(scales.size(), std::nanf(""));
-        for (int64_t j = 0; j < n; ++j)
+        if (layout.encoding.super > 0) fill_super(grouping, random);
+        for (int64_t j = 0; j < n && layout.encoding.super == 0; ++j)
             for (const Run& run : grouping.runs) {
                 scales[at(j, run)] = random_factor(layout.encoding.scale, 0, 0.1f, random);
                 zeros[at(j, run)] = random_factor(
@@ -119,6 +120,10 @@ struct Matrix {
         t.scales = scales.data() + row0 * stride;
         if (layout.encoding.zero != FactorType::kNone) t.zeros = zeros.data() + row0 * stride;
         t.factor_stride = stride, t.first_group = first_group;
+        if (layout.encoding.super == 0) return t;
+        t.super_scales = super_scales.data() + row0 * super_stride;
+        if (t.zeros) t.super_zeros = super_zeros.data() + row0 * super_stride;
+        t.super_stride = super_stride, t.first_super = first_group / layout.encoding.super;
         return t;
     }
     std::string name() const {
@@ -130,13 +135,30 @@ struct Matrix {
         return s + (layout.groups->order.empty() ? "" : " permuted");
     }
 
-    int64_t n, k, row_bytes, most, stride = 0, first_group = 0;
+    int64_t n, k, row_bytes, most, stride = 0, first_group = 0, super_stride = 0;
     GuardedBytes codes;
-    std::vector<float> scales, zeros;
+    std::vector<float> scales, zeros, super_scales, super_zeros;
     MatrixLayout layout;
 
   private:
     int64_t at(int64_t j, const Run& run) const { return j * stride + run.group - first_group; }
+
+    void fill_super(const Grouping& grouping, Random& random) {
+        const int super = layout.encoding.super;
+        const int64_t first = first_group / super;
+        super_stride = (first_group + stride) / super + 1 - first + random.in(0, 2);
+        for (int64_t i = 0; i < n * super_stride; ++i) {
+            super_scales.push_back(random_factor(FactorType::kF16, 0, 0.01f, random));
+            super_zeros.push_back(random_factor(FactorType::kF16, 0, 0.05f, random));
+            if (random.in(0, 20) == 0) super_scales.back() = super_zeros.back() = 0;
+        }
+        for (int64_t j = 0; j < n; ++j)
+            for (const Run& run : grouping.runs) {
+                const auto s = static_cast<size_t>(j * super_stride + run.group / super - first);
+                scales[at(j, run)] = super_scales[s] * static_cast<float>(random.in(-128, 127));
+                zeros[at(j, run)] = -(super_zeros[s] * static_cast<float>(random.in(0, 255)));
+            }
+    }
 
     static Encoding random_encoding(const Kernel& kernel, Random& random) {
         constexpr FactorType kScales[] = {FactorType::kF16, FactorType::kBF16, FactorType::kF32,
@@ -156,6 +178,12 @@ struct Matrix {
         }
         if (e.code == CodeType::kT4)
             e.levels = random_codebook(kernel.x != XType::kF32 || random.in(0, 1) == 0, random);
+        if (kernel.super && random.in(0, 3) == 0) {
+            e.super = 1 << random.in(0, 4);
+            e.scale = FactorType::kI8;
+            e.zero_added = is_integer(e.code) && kernel.x != XType::kI8Row && random.in(0, 1) == 0;
+            e.zero = e.zero_added ? FactorType::kU8 : FactorType::kNone;
+        }
         return e;
     }
     /// What the type can hold.

@@ -1,5 +1,7 @@
 // Every kernel of weights with scales: against op.h number by number, against sums in double, and
 // against itself; with the int8 input that feeds it.
+#include <set>
+
 #include "tests/quant/grouped_matrix.h"
 
 namespace conclave::quant::test {
@@ -127,6 +129,9 @@ TEST_P(Grouped, ScalesKeepEveryBitPattern) {
     constexpr int64_t kGroups = 256, kWidth = 8, k = kGroups * kWidth;
     for (FactorType type : {FactorType::kE4M3, FactorType::kE8M0}) {
         Matrix w(kernel, 2, uniform_grouping({0, k}, kWidth), random);
+        if (w.layout.encoding.super > 0)
+            w.layout.encoding.zero = FactorType::kNone, w.layout.encoding.zero_added = false;
+        w.layout.encoding.super = 0;
         w.layout.encoding.scale = type;
         w.layout.global = {};
         for (int64_t g = 0; g < kGroups; ++g) {
@@ -191,11 +196,16 @@ TEST_P(Grouped, PackedBytesAreCodesAndFactorsWhateverTheTiles) {
         const size_t size = kernel.packed_bytes(n, w.layout);
         const int64_t runs = static_cast<int64_t>(g.runs.size());
         const FactorType zero = w.layout.encoding.zero;
-        // Integer zeros have as many bits as the codes.
-        const int64_t zero_bits =
-            zero == FactorType::kU8 ? code_bits(kernel.code) : 8 * factor_bytes(zero);
+        const int super = w.layout.encoding.super;
+        // Integer zeros of 4-bit codes have as many bits.
+        const bool halves = kernel.code == CodeType::kU4 && zero == FactorType::kU8 && super == 0;
+        const int64_t zero_bits = halves ? 4 : 8 * factor_bytes(zero);
+        std::set<int64_t> supers;
+        for (const quant::Run& run : g.runs)
+            if (super > 0) supers.insert(run.group / super);
         const int64_t row_bits = g.padded * code_bits(kernel.code) +
-                                 runs * (8 * factor_bytes(w.layout.encoding.scale) + zero_bits);
+                                 runs * (8 * factor_bytes(w.layout.encoding.scale) + zero_bits) +
+                                 static_cast<int64_t>(supers.size()) * (zero_bits > 0 ? 32 : 16);
         ASSERT_EQ(static_cast<int64_t>(size), round_up(n, 16) * row_bits / 8);
 
         const GuardedBytes whole = pack_all(kernel, w);

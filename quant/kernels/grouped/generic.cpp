@@ -26,6 +26,23 @@ struct Bytes {
         for (uint8_t& c : h.code) c = static_cast<uint8_t>(c >> 4);
         return h;
     }
+    static Half either(Half a, const Half& b) {
+        for (int i = 0; i < kHalf; ++i) a.code[i] |= b.code[i];
+        return a;
+    }
+    template <int At>
+    [[gnu::noinline]] static void twos(const std::byte* p, Half (&h)[2]) {
+        for (int b = 0; b < 2 * kHalf; ++b)
+            h[b / kHalf].code[b % kHalf] = field(p[b % 32], 2 * (b / 32), 3, At);
+    }
+    template <int At>
+    [[gnu::noinline]] static void ones(const std::byte* p, Half (&h)[2]) {
+        for (int b = 0; b < 2 * kHalf; ++b)
+            h[b / kHalf].code[b % kHalf] = field(p[b % 16], b / 16, 1, At);
+    }
+    static uint8_t field(std::byte byte, int shift, int mask, int at) {
+        return static_cast<uint8_t>((static_cast<int>(byte) >> shift & mask) << at);
+    }
     static Table table(const uint8_t* bytes) {
         Table t;
         std::memcpy(&t, bytes, sizeof t);
@@ -131,6 +148,10 @@ void grouped_u8_i8row_generic_run(const Work& work) {
 }
 void grouped_u4_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU4, Tiles>(work); }
 void grouped_u8_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU8, Tiles>(work); }
+void grouped_u2_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU2, Tiles>(work); }
+void grouped_u3_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU3, Tiles>(work); }
+void grouped_u5_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU5, Tiles>(work); }
+void grouped_u6_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU6, Tiles>(work); }
 void grouped_t4_i8_generic_run(const Work& work) {
     run<Int8<Multiply, CodeType::kT4>, Tiles>(work);
 }
@@ -139,6 +160,18 @@ void grouped_u4_f32_generic_run(const Work& work) {
 }
 void grouped_u8_f32_generic_run(const Work& work) {
     run_float<Widen<Bytes, CodeType::kU8>, Tiles>(work);
+}
+void grouped_u2_f32_generic_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU2>, Tiles>(work);
+}
+void grouped_u3_f32_generic_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU3>, Tiles>(work);
+}
+void grouped_u5_f32_generic_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU5>, Tiles>(work);
+}
+void grouped_u6_f32_generic_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU6>, Tiles>(work);
 }
 void grouped_t4_f32_generic_run(const Work& work) { run<Float<Look<CodeType::kT4>>, Tiles>(work); }
 void grouped_e4m3_f32_generic_run(const Work& work) {

@@ -18,21 +18,36 @@ template <int Bits>
 constexpr int64_t kChunkBytes = kRows* Bits;
 
 /// Integer zeros of 4-bit codes have 4 bits, too.
-bool zero_pairs(const Encoding& e) { return e.zero == FactorType::kU8 && e.code == CodeType::kU4; }
+bool zero_pairs(const Encoding& e) {
+    return e.zero == FactorType::kU8 && e.code == CodeType::kU4 && e.super == 0;
+}
 /// Of one run of a panel.
 int64_t zero_bytes(const Encoding& e) {
     return zero_pairs(e) ? kRows / 2 : kRows * factor_bytes(e.zero);
+}
+
+/// Super-blocks that the runs touch; groups ascend from run to run.
+int64_t super_count(const MatrixLayout& layout) {
+    if (layout.encoding.super == 0) return 0;
+    int64_t count = 0;
+    int32_t last = -1;
+    for (const Run& run : layout.groups->runs)
+        if (const int32_t s = run.group / layout.encoding.super; s != last) last = s, ++count;
+    return count;
 }
 
 /// Byte offsets within a panel.
 struct Panel {
     explicit Panel(const MatrixLayout& layout) {
         const auto runs = static_cast<int64_t>(layout.groups->runs.size());
-        zeros_at = runs * kRows * factor_bytes(layout.encoding.scale);
+        const Encoding& e = layout.encoding;
+        super_zeros_at = super_count(layout) * kRows * 2;
+        scales_at = super_zeros_at * (e.zero == FactorType::kNone ? 1 : 2);
+        zeros_at = scales_at + runs * kRows * factor_bytes(e.scale);
         codes_at = zeros_at + runs * zero_bytes(layout.encoding);
         bytes = codes_at + layout.groups->padded * kRows * code_bits(layout.encoding.code) / 8;
     }
-    int64_t zeros_at, codes_at, bytes;
+    int64_t super_zeros_at, scales_at, zeros_at, codes_at, bytes;
 };
 
 size_t packed_bytes(int64_t n, const MatrixLayout& layout) {
@@ -89,6 +104,33 @@ void pack_factors(std::byte* to, FactorType type, const float* from, const CodeT
                          [](float v) { return static_cast<uint8_t>(v); });
 }
 
+/// Super-scales, and the integers that times them (`sign` 1) are the scales; or super-zeros, and
+/// those that times minus them are the zeros.
+void pack_super(std::byte* supers, std::byte* integers, float sign, const float* super_values,
+                const float* products, const CodeTile& tile, const MatrixLayout& layout,
+                int64_t row, int64_t rows) {
+    int32_t last = -1;
+    for (const Run& run : layout.groups->runs) {
+        const int32_t s = run.group / layout.encoding.super;
+        for (int64_t r = 0; r < kRows; ++r) {
+            float value = 0, product = 0;
+            if (r < rows) {
+                value = super_values[(row + r) * tile.super_stride + s - tile.first_super];
+                product = products[(row + r) * tile.factor_stride + run.group - tile.first_group];
+            }
+            if (s != last) {
+                const uint16_t half = f32_to_f16(value);
+                std::memcpy(supers + 2 * r, &half, sizeof half);
+            }
+            const float integer = value != 0 ? sign * product / value : 0;  // exact
+            *integers++ =
+                static_cast<std::byte>(std::isfinite(integer) ? static_cast<int>(integer) : 0);
+        }
+        if (s != last) supers += kRows * 2;
+        last = s;
+    }
+}
+
 void pack_zero_pairs(std::byte* to, const CodeTile& tile, const Grouping& groups, int64_t row,
                      int64_t rows) {
     const auto zero = [&](const Run& run, int64_t r) {
@@ -116,25 +158,47 @@ struct Place {
     }
 };
 
-/// The eight codes of one row in a chunk; `to` points at its first byte there.
+void merge(std::byte* to, uint32_t bits) {
+    uint32_t there;
+    std::memcpy(&there, to, 4);
+    there |= bits;
+    std::memcpy(to, &there, 4);
+}
+
+/// The eight codes of row `r` in a chunk. Planes of one and two bits are merged into zeros.
 template <int Bits>
-void put_codes(const std::byte* codes, std::byte* to) {
+void put_codes(const std::byte* codes, int64_t r, std::byte* to) {
     uint32_t below, above;
     std::memcpy(&below, codes, 4);
     std::memcpy(&above, codes + 4, 4);
-    if constexpr (Bits == 4) {
-        below |= above << 4;
-        std::memcpy(to, &below, 4);
-    } else {
-        std::memcpy(to, &below, 4);
-        std::memcpy(to + 64, &above, 4);
+    if constexpr (Bits == 8) {
+        std::memcpy(to + 4 * r, &below, 4);
+        std::memcpy(to + 4 * r + 64, &above, 4);
+        return;
+    }
+    if constexpr (Bits >= 4) {
+        const uint32_t nibbles = (below & 0x0f0f0f0f) | (above & 0x0f0f0f0f) << 4;
+        std::memcpy(to + 4 * r, &nibbles, 4);
+        to += 64;
+    }
+    constexpr int kDone = Bits >= 4 ? 4 : 0;
+    if constexpr (Bits % 4 >= 2) {
+        const auto at = to + 4 * (r % 8);
+        merge(at, (below >> kDone & 0x03030303) << 2 * (r / 8));
+        merge(at, (above >> kDone & 0x03030303) << (4 + 2 * (r / 8)));
+        to += 32;
+    }
+    if constexpr (Bits % 2 == 1) {
+        const auto at = to + 4 * (r % 4);
+        merge(at, (below >> (Bits - 1) & 0x01010101) << r / 4);
+        merge(at, (above >> (Bits - 1) & 0x01010101) << (4 + r / 4));
     }
 }
 
 /// `count` chunks of one row, the first of them at `place`, which advances; a missing row (null) is
 /// zero.
 template <int Bits>
-Place pack_row(Place place, int64_t count, const Grouping& groups, const std::byte* row,
+Place pack_row(Place place, int64_t count, const Grouping& groups, const std::byte* row, int64_t r,
                std::byte* to) {
     const int32_t* order = groups.order.empty() ? nullptr : groups.order.data();
     while (count > 0) {
@@ -143,7 +207,7 @@ Place pack_row(Place place, int64_t count, const Grouping& groups, const std::by
             const int64_t whole = std::min(left / kRunGranule, count);
             const std::byte* from = row + place.column;
             for (int64_t i = 0; i < whole; ++i, to += kChunkBytes<Bits>)
-                put_codes<Bits>(from + i * kRunGranule, to);
+                put_codes<Bits>(from + i * kRunGranule, r, to);
             place.skip(whole * kRunGranule, groups);
             count -= whole;
             continue;
@@ -152,7 +216,7 @@ Place pack_row(Place place, int64_t count, const Grouping& groups, const std::by
         std::byte codes[kRunGranule] = {};
         for (int64_t c = 0; row && c < width; ++c)
             codes[c] = row[order ? order[place.column + c] : place.column + c];
-        put_codes<Bits>(codes, to);
+        put_codes<Bits>(codes, r, to);
         to += kChunkBytes<Bits>;
         place.skip(width, groups);
         --count;
@@ -171,8 +235,16 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
     std::byte* to = packed + row0 / kRows * panel.bytes;
     for (int64_t row = 0; row < tile.rows; row += kRows, to += panel.bytes) {
         const int64_t rows = std::min(tile.rows - row, kRows);
-        pack_factors(to, layout.encoding.scale, tile.scales, tile, groups, row, rows);
-        if (zero_pairs(layout.encoding))
+        if (layout.encoding.super > 0) {
+            pack_super(to, to + panel.scales_at, 1, tile.super_scales, tile.scales, tile, layout,
+                       row, rows);
+        } else {
+            pack_factors(to, layout.encoding.scale, tile.scales, tile, groups, row, rows);
+        }
+        if (layout.encoding.super > 0 && layout.encoding.zero != FactorType::kNone)
+            pack_super(to + panel.super_zeros_at, to + panel.zeros_at, -1, tile.super_zeros,
+                       tile.zeros, tile, layout, row, rows);
+        else if (zero_pairs(layout.encoding))
             pack_zero_pairs(to + panel.zeros_at, tile, groups, row, rows);
         else
             pack_factors(to + panel.zeros_at, layout.encoding.zero, tile.zeros, tile, groups, row,
@@ -182,10 +254,12 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
         for (int64_t left = groups.padded / kRunGranule; left > 0; left -= kAtOnce) {
             const int64_t count = std::min(left, kAtOnce);
             Place end;
+            if (Bits != 4 && Bits != 8)
+                std::memset(codes, 0, static_cast<size_t>(count * kChunkBytes<Bits>));
             for (int64_t r = 0; r < kRows; ++r)
                 end = pack_row<Bits>(place, count, groups,
                                      r < rows ? tile.codes + (row + r) * tile.row_bytes : nullptr,
-                                     codes + 4 * r);
+                                     r, codes);
             place = end;
             codes += count * kChunkBytes<Bits>;
         }
@@ -193,6 +267,10 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
 }
 
 size_t scratch_bytes(const MatrixLayout&) { return 0; }
+
+/// By the bits of a code.
+constexpr decltype(&pack<8>) kPack[] = {nullptr, nullptr, pack<2>, pack<3>, pack<4>,
+                                        pack<5>, pack<6>, nullptr, pack<8>};
 
 constexpr std::array<float, 16> kIntegers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
@@ -239,6 +317,10 @@ void enter(const GemmCall& call) {
         .zero_point = is_integer(encoding.code) ? static_cast<float>(encoding.zero_point) : 0.0f,
         .scale_bytes = kRows * factor_bytes(encoding.scale),
         .zero_bytes = zero_bytes(encoding),
+        .super_shift =
+            encoding.super > 0 ? std::countr_zero(static_cast<unsigned>(encoding.super)) : -1,
+        .super_zeros_at = panel.super_zeros_at,
+        .scales_at = panel.scales_at,
         .zeros_at = panel.zeros_at,
         .codes_at = panel.codes_at,
         .panel_bytes = panel.bytes,
@@ -271,9 +353,11 @@ constexpr Kernel kernel(const char* name, Isa isa, CodeType code) {
             true,
             kRows,
             packed_bytes,
-            code_bits(code) == 4 ? pack<4> : pack<8>,
+            kPack[static_cast<size_t>(code_bits(code))],
             scratch_bytes,
-            enter<Run, X>};
+            enter<Run, X>,
+            nullptr,
+            true};
 }
 
 }  // namespace

@@ -2,13 +2,14 @@
 // levels, and 8-bit floats.
 //
 // W[j][k] is made of the code q[j][k] and the scale s[j][g] and zero z[j][g] of its group g:
-//     kU4, kU8           (q - z) * s; z is zero_point where the encoding keeps no zeros
+//     kU2 ... kU8        (q - z) * s; z is zero_point where the encoding keeps no zeros
 //     the same, added    (q - zero_point) * s + z                       (Encoding::zero_added)
 //     kT4                levels[q] * s
 //     kE4M3, kE4M3N      value(q) * s
 // s = (stored * multiplier) / divisor of the matrix' GlobalScale, an operation whose operand is 1
-// left out. Columns are taken in kernel order, run after run (quant/grouping.h). All sums begin at
-// 0 and have one accumulator per output:
+// left out. Under super-scales (Encoding::super) stored is an integer times the super-scale, and z,
+// which is added, one times minus the super-zero: exact. Columns are taken in kernel order, run
+// after run (quant/grouping.h). All sums begin at 0 and have one accumulator per output:
 //
 // x in f32, per run four chains c_i over the columns whose place in the run is i mod 4:
 //     c_i = fma(v, x, c_i)                    v = q - z rounded to f32; levels[q]; value(q)
@@ -31,13 +32,18 @@
 //     out[j] = fma(u, s * sx, out[j])         runs in ascending order
 // (The generic kernels round products too: no fma there.)
 //
-// Packed, per panel of 16 rows and without gaps, also between panels:
+// Packed, per panel of 16 rows and without gaps, also between panels (zeros under super-scales: a
+// byte each):
+//     under super-scales: [super-block][16] super-scales, then super-zeros if there are zeros, f16,
 //     [run][16] scales as stored, [run][16] zeros (of 4-bit codes: byte i holds those of rows i
-//     below and 8 + i above; else as stored), then [chunk][64 or 128 bytes] codes, a chunk being 8
+//     below and 8 + i above; else as stored), then [chunk][16 bytes a bit] codes, a chunk being 8
 //     columns of a run (padded with code 0).
 // 4 bits: byte 4 * r + i of a chunk holds column i of row r below and column 4 + i above.
 // 8 bits: two halves of 64 bytes; byte 4 * r + i of half h is column 4 * h + i.
-// Rows from n to the end of the last panel are zero.
+// 2, 3, 5, 6 bits: planes. The lower 4 bits, if there are more, as 4 bits; then (of 2 and 6) two
+// bits of each: those of byte b in the order of 8 bits are field b / 32 of byte b % 32; then (of 3
+// and 5) one bit: field b / 16 of byte b % 16. Of 3 bits the plane of two is below, and comes
+// first. Rows from n to the end of the last panel are zero.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -59,7 +65,8 @@ struct Work {
     bool zero_added;
     float zero_point;                 ///< where no zeros are subtracted
     int64_t scale_bytes, zero_bytes;  ///< of one run of a panel
-    int64_t zeros_at, codes_at, panel_bytes;
+    int super_shift;  ///< super-block of group g: g >> super_shift; -1: no super-scales
+    int64_t super_zeros_at, scales_at, zeros_at, codes_at, panel_bytes;
     int64_t x_scales_at, x_sums_at;  ///< in an int8 row
     const float* values;             ///< what each code but of kU8 stands for
     /// Of kT4: values[q] = (steps[q] - max_step) * step; step is 0 where there are none.

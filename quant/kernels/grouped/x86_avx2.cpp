@@ -28,6 +28,39 @@ struct Bytes {
     static Half look(Table table, Half h) {
         return {_mm256_shuffle_epi8(table, h.lo), _mm256_shuffle_epi8(table, h.hi)};
     }
+    static Half either(Half a, Half b) {
+        return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
+    }
+    /// Fields of two bits, shifted to bit At; a register of rows takes one.
+    template <int At>
+    static void twos(const std::byte* p, Half (&h)[2]) {
+        const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+        h[0] = {two<At, 0>(v), two<At, 2>(v)};
+        h[1] = {two<At, 4>(v), two<At, 6>(v)};
+    }
+    template <int At>
+    static void ones(const std::byte* p, Half (&h)[2]) {
+        const __m256i v =
+            _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        h[0] = {one<At, 0>(v), one<At, 2>(v)};
+        h[1] = {one<At, 4>(v), one<At, 6>(v)};
+    }
+    template <int At, int From>
+    static __m256i two(__m256i v) {
+        v = At > From ? _mm256_slli_epi64(v, At > From ? At - From : 0)
+                      : _mm256_srli_epi64(v, At > From ? 0 : From - At);
+        return _mm256_and_si256(v, _mm256_set1_epi8(3 << At));
+    }
+    /// Bit From of the lower 16 bytes, and the one above it of the others.
+    template <int At, int From>
+    static __m256i one(__m256i v) {
+        constexpr int kLeft = At > From ? At - From : 0, kRight = At > From ? 0 : From - At;
+        constexpr int kLeft2 = At > From + 1 ? At - From - 1 : 0;
+        constexpr int kRight2 = At > From + 1 ? 0 : From + 1 - At;
+        v = _mm256_sllv_epi64(v, _mm256_setr_epi64x(kLeft, kLeft, kLeft2, kLeft2));
+        v = _mm256_srlv_epi64(v, _mm256_setr_epi64x(kRight, kRight, kRight2, kRight2));
+        return _mm256_and_si256(v, _mm256_set1_epi8(1 << At));
+    }
     template <int I>
     static Avx2::V column(Half h) {
         constexpr int kNone = static_cast<int>(0x80808000u);  // zero bytes
@@ -79,6 +112,20 @@ struct Multiply4 : Wholes {
         return {_mm256_madd_epi16(sum.lo, one), _mm256_madd_epi16(sum.hi, one)};
     }
     static Avx2::V total(Sum sum) { return floats(widen(sum)); }
+};
+
+/// Codes below 64: pairs of products are at most 2 * 63 * 128 in 16 bits, more of them are not.
+struct Multiply6 : Wholes {
+    using Bytes = grouped::Bytes;
+    using Sum = Bytes::Half;
+    static constexpr bool kWide = true;
+    static Sum none() { return Multiply4::none(); }
+    static Sum dot(Sum sum, Bytes::Half h, int32_t x) {
+        const __m256i four = _mm256_set1_epi32(x);
+        return add(sum, Multiply4::widen(
+                            {_mm256_maddubs_epi16(h.lo, four), _mm256_maddubs_epi16(h.hi, four)}));
+    }
+    static Avx2::V total(Sum sum) { return floats(sum); }
 };
 
 /// Codes of 8 bits would saturate there: even and odd columns as 16 bits, their pairs in 32.
@@ -206,6 +253,10 @@ void grouped_u8_i8row_avx2_run(const Work& work) {
 }
 void grouped_u4_i8_avx2_run(const Work& work) { run_int8<Multiply4, CodeType::kU4, Tiles>(work); }
 void grouped_u8_i8_avx2_run(const Work& work) { run_int8<Multiply8, CodeType::kU8, Tiles>(work); }
+void grouped_u2_i8_avx2_run(const Work& work) { run_int8<Multiply4, CodeType::kU2, Tiles>(work); }
+void grouped_u3_i8_avx2_run(const Work& work) { run_int8<Multiply4, CodeType::kU3, Tiles>(work); }
+void grouped_u5_i8_avx2_run(const Work& work) { run_int8<Multiply6, CodeType::kU5, Tiles>(work); }
+void grouped_u6_i8_avx2_run(const Work& work) { run_int8<Multiply6, CodeType::kU6, Tiles>(work); }
 // Twice the largest step may not fit where codes of 4 bits are multiplied.
 void grouped_t4_i8_avx2_run(const Work& work) { run<Int8<Multiply8, CodeType::kT4>, Tiles>(work); }
 void grouped_u4_f32_avx2_run(const Work& work) {
@@ -213,6 +264,18 @@ void grouped_u4_f32_avx2_run(const Work& work) {
 }
 void grouped_u8_f32_avx2_run(const Work& work) {
     run_float<Widen<Bytes, CodeType::kU8>, Tiles>(work);
+}
+void grouped_u2_f32_avx2_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU2>, Tiles>(work);
+}
+void grouped_u3_f32_avx2_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU3>, Tiles>(work);
+}
+void grouped_u5_f32_avx2_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU5>, Tiles>(work);
+}
+void grouped_u6_f32_avx2_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU6>, Tiles>(work);
 }
 void grouped_t4_f32_avx2_run(const Work& work) {
     if (work.step > 0)

@@ -1,4 +1,4 @@
-#include "quant/simd/x86_avx512.h"
+#include "quant/kernels/grouped/x86_avx512_bytes.h"
 
 #include "quant/kernels/grouped/e4m3_tables.h"
 #include "quant/kernels/grouped/generic.h"
@@ -28,19 +28,6 @@ struct Pick {
         const __m512i shifted = _mm512_srli_epi32(unit, 8 * (C % 4) + 4 * (C / 4));
         const __m512 q = _mm512_permutexvar_ps(shifted, table);
         return Zeros ? _mm512_sub_ps(q, zero) : q;
-    }
-};
-
-struct Bytes {
-    using Simd = Avx512;
-    using Half = __m512i;
-    static Half load(const std::byte* p) { return _mm512_loadu_si512(p); }
-    template <int I>
-    static __m512 column(Half h) {
-        constexpr int kNone = static_cast<int>(0x80808000u);  // zero bytes
-        const __m512i pick = _mm512_broadcast_i32x4(
-            _mm_setr_epi32(kNone + I, kNone + 4 + I, kNone + 8 + I, kNone + 12 + I));
-        return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(h, pick));
     }
 };
 
@@ -114,6 +101,18 @@ void grouped_u4_f32_avx512_run(const Work& work) {
 }
 void grouped_u8_f32_avx512_run(const Work& work) {
     run_float<Widen<Bytes, CodeType::kU8>, Tiles>(work);
+}
+void grouped_u2_f32_avx512_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU2>, Tiles>(work);
+}
+void grouped_u3_f32_avx512_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU3>, Tiles>(work);
+}
+void grouped_u5_f32_avx512_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU5>, Tiles>(work);
+}
+void grouped_u6_f32_avx512_run(const Work& work) {
+    run_float<Widen<Bytes, CodeType::kU6>, Tiles>(work);
 }
 void grouped_t4_f32_avx512_run(const Work& work) {
     run<Float<Pick<CodeType::kT4, false>>, Tiles>(work);

@@ -1,21 +1,9 @@
+#include "quant/kernels/grouped/x86_avx512_bytes.h"
+
 #include "quant/kernels/grouped/generic.h"
-#include "quant/simd/x86_avx512.h"
 
 namespace conclave::quant::grouped {
 namespace {
-
-struct Bytes {
-    using Simd = Avx512;
-    using Half = __m512i;
-    static Half load(const std::byte* p) { return _mm512_loadu_si512(p); }
-    static Half low(Half h) { return _mm512_and_si512(h, _mm512_set1_epi8(15)); }
-    static Half high(Half h) { return low(_mm512_srli_epi16(h, 4)); }
-    using Table = __m512i;
-    static Table table(const uint8_t* bytes) {
-        return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
-    }
-    static Half look(Table table, Half h) { return _mm512_shuffle_epi8(table, h); }
-};
 
 struct Multiply {
     using Bytes = grouped::Bytes;
@@ -57,6 +45,18 @@ void grouped_u4_i8_avx512vnni_run(const Work& work) {
 }
 void grouped_u8_i8_avx512vnni_run(const Work& work) {
     run_int8<Multiply, CodeType::kU8, Tiles>(work);
+}
+void grouped_u2_i8_avx512vnni_run(const Work& work) {
+    run_int8<Multiply, CodeType::kU2, Tiles>(work);
+}
+void grouped_u3_i8_avx512vnni_run(const Work& work) {
+    run_int8<Multiply, CodeType::kU3, Tiles>(work);
+}
+void grouped_u5_i8_avx512vnni_run(const Work& work) {
+    run_int8<Multiply, CodeType::kU5, Tiles>(work);
+}
+void grouped_u6_i8_avx512vnni_run(const Work& work) {
+    run_int8<Multiply, CodeType::kU6, Tiles>(work);
 }
 void grouped_t4_i8_avx512vnni_run(const Work& work) {
     run<Int8<Multiply, CodeType::kT4>, Tiles>(work);

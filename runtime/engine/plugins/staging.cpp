@@ -52,7 +52,7 @@ std::string fault_of(const quant::Kernel& k) {
     if (!k.family || !*k.family) return "has no family";
     if (static_cast<int>(k.isa) >= kIsaCount)
         return fmt::format("declares instruction set {} of {}", static_cast<int>(k.isa), kIsaCount);
-    if (k.code > quant::CodeType::kE4M3N)
+    if (k.code > quant::kLastCode)
         return fmt::format("computes codes of no type ({})", static_cast<int>(k.code));
     if (k.x > quant::XType::kI8Row)
         return fmt::format("reads input of no type ({})", static_cast<int>(k.x));
