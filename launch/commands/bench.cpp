@@ -73,6 +73,10 @@ double run_once(Engine& engine, Lead& lead, const Test& test, std::mt19937& rand
         // The first token comes with the prompt's step, which a generation test does not time.
         r.max_tokens = test.generate > 0 ? test.generate + 1 : 1;
         r.ignore_eos = true;
+        // Any token, nearly whatever its logit: sequences that converge on the same tokens would
+        // choose the same experts.
+        r.sampling.temperature = 1e6;
+        r.sampling.seed = random();
         engine.add(std::move(r));
     }
     if (test.generate > 0) lead.step();
@@ -131,6 +135,7 @@ void print_json(const std::vector<Result>& results) {
         j["ranks"] = r.run.load.ranks;
         j["n_threads"] = r.run.load.threads;
         j["layout"] = r.run.load.layout;
+        j["load_seconds"] = r.run.load.seconds;
         j["weight_bytes"] = r.run.weight_bytes;
         j["test"] = r.test.name;
         j["n_prompt"] = r.test.generate > 0 ? 0 : r.test.prompt;
