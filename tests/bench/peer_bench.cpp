@@ -1,8 +1,8 @@
 // Measures a program with llama.h (llama.cpp, ik_llama.cpp: then with -DIK) as `conclave bench`
-// measures us: peer_bench MODEL THREADS PROMPT GENERATE REPETITIONS BATCH... prints one JSON object:
-// seconds of loading, tokens/s of each repetition of a prompt and of generation by so many sequences.
-// tests/bench/peers builds it. Tokens are random: those of the peers' own batched benchmark are all
-// equal, so that all sequences of a batch choose the same experts.
+// measures us: peer_bench MODEL THREADS PROMPT GENERATE REPETITIONS BATCH... prints one JSON
+// object: seconds of loading, tokens/s of each repetition of a prompt and of generation by so many
+// sequences. tests/bench/peers builds it. Tokens are random: those of the peers' own batched
+// benchmark are all equal, so that all sequences of a batch choose the same experts.
 #include <llama.h>
 
 #include <chrono>
@@ -90,7 +90,8 @@ int main(int argc, char** argv) {
                      argv[0]);
         return 2;
     }
-    const int tokens = std::atoi(argv[3]), generated = std::atoi(argv[4]), runs = std::atoi(argv[5]);
+    const int tokens = std::atoi(argv[3]), generated = std::atoi(argv[4]),
+              runs = std::atoi(argv[5]);
     llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
     llama_backend_init();
     auto p = llama_model_default_params();
