@@ -93,7 +93,8 @@ Examples:
   conclave run MODEL --local-ranks 3 -p "O"             three ranks as threads, without MPI
 
 A model is a directory as Hugging Face publishes it: config.json, *.safetensors and, for text,
-tokenizer.json; or a .gguf file (of a split one, the first). Every rank opens the same path and reads only its own part of the weights.
+tokenizer.json; or a .gguf file (of a split one, the first). Every rank opens the same path and
+reads only its own part of the weights.
 
 Exit codes:
   0   done
@@ -181,9 +182,9 @@ const char* const kPluginsHelpFooter =
     R"(A plugin is a shared object (*.so) that adds quantization formats, shard indexers, kernels or
 checkpoint readers. Every command that opens a model loads those of these directories, in order:
 CONCLAVE_PLUGIN_PATH's (several: with colons between), plugins beside the program (of a build), and
-../lib/conclave/plugins seen from there (installed). Each is tried in a process of its own first; one
-that cannot be had is refused with a warning, and all goes on without it. All ranks must find the
-same plugins.
+../lib/conclave/plugins seen from there (installed). Each is tried in a process of its own first;
+one that cannot be had is refused with a warning, and all goes on without it. All ranks must find
+the same plugins.
 
 runtime/sdk/README.md says how to write one.
 )";
@@ -205,9 +206,9 @@ const char* const kDoctorHelpFooter =
     R"(Needs no model. Start it as the model would be started: the same mpirun with the same flags.
 For each rank: host, CPUs it may use (and how many it could have), NUMA nodes, threads that it would
 run, instruction set (the best that all ranks have, and what this one has beyond), pages that its
-memory got, and GB/s that it reads from memory while no other rank of its host does and while all do.
-For each pair: half a round trip of 8 bytes, and GB/s of messages of up to 4 MiB (smaller where the
-link is slow). Of more than 16 ranks only some pairs are measured, which is said. Then what to
+memory got, and GB/s that it reads from memory while no other rank of its host does and while all
+do. For each pair: half a round trip of 8 bytes, and GB/s of messages of up to 4 MiB (smaller where
+the link is slow). Of more than 16 ranks only some pairs are measured, which is said. Then what to
 change, with the flag or command. It takes about 10 s at most, and exits with 0 whatever it advises.
 
   conclave doctor

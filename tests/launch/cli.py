@@ -21,8 +21,9 @@ TENSOR = "model.layers.1.mlp.experts.3.up_proj.weight"
 
 class Usage(Case):
     def test_help_and_version(self):
-        for arguments in (["--help"], ["-h"], ["run", "--help"], ["inspect", "-h"], ["plan", "-h"], ["verify", "-h"],
-                          ["perplexity", "-h"]):
+        commands = ["run", "verify", "perplexity", "inspect", "plan", "bench", "dequantize", "plugins", "conform",
+                    "doctor"]
+        for arguments in (["--help"], ["-h"], ["run", "--help"], *([command, "-h"] for command in commands)):
             out, err = self.succeeds(*arguments)
             self.assertIn("Usage: conclave", out)
             self.assertEqual(err, "")
