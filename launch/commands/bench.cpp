@@ -73,9 +73,9 @@ double run_once(Engine& engine, Lead& lead, const Test& test, std::mt19937& rand
         // The first token comes with the prompt's step, which a generation test does not time.
         r.max_tokens = test.generate > 0 ? test.generate + 1 : 1;
         r.ignore_eos = true;
-        // Any token, nearly whatever its logit: sequences that converge on the same tokens would
-        // choose the same experts.
+        // Any of the likely tokens: sequences that converge on one would choose the same experts.
         r.sampling.temperature = 1e6;
+        r.sampling.top_k = 64;
         r.sampling.seed = random();
         engine.add(std::move(r));
     }

@@ -16,10 +16,14 @@ constexpr auto kBetter = [](const Candidate& a, const Candidate& b) {
 };
 constexpr auto kLowerId = [](const Candidate& a, const Candidate& b) { return a.id < b.id; };
 
-/// The k best, sorted; all if k is 0.
+/// The k best, best first; all, lowest id first, if k is 0: a vocabulary is long to sort.
 void keep_best(std::vector<Candidate>& candidates, int64_t k) {
-    const auto size = static_cast<int64_t>(candidates.size());
-    if (k > 0 && k < size) {
+    if (k == 0) {
+        if (!std::is_sorted(candidates.begin(), candidates.end(), kLowerId))
+            std::sort(candidates.begin(), candidates.end(), kLowerId);
+        return;
+    }
+    if (k < static_cast<int64_t>(candidates.size())) {
         std::nth_element(candidates.begin(), candidates.begin() + k, candidates.end(), kBetter);
         candidates.resize(static_cast<size_t>(k));
     }
@@ -186,10 +190,7 @@ int32_t sample(std::vector<Candidate> candidates, const SamplingParams& params,
     if (params.temperature == 0 || std::isinf(best.logit)) return best.id;
     std::erase_if(candidates, [](const Candidate& c) { return !(c.logit > -INFINITY); });
     // From here on every sum runs in one order, whatever order the candidates came in.
-    if (params.top_k > 0)
-        keep_best(candidates, params.top_k);
-    else if (!std::is_sorted(candidates.begin(), candidates.end(), kLowerId))
-        std::sort(candidates.begin(), candidates.end(), kLowerId);
+    keep_best(candidates, params.top_k);
     std::vector<double> weights = weights_of(candidates, best.logit, params.temperature);
     if (params.top_p < 1) {
         keep_nucleus(candidates, sum_of(weights), best.logit, params);

@@ -33,7 +33,7 @@ Candidate argmax(std::span<const float> logits, int32_t first_id);
 Candidate argmax(std::span<const Candidate> candidates);
 
 /// The k best of a slice of the vocabulary, by (logit descending, id ascending), without NaN; all
-/// of them if k is 0.
+/// of them by id if k is 0.
 std::vector<Candidate> top_candidates(std::span<const float> logits, int32_t first_id, int64_t k);
 
 /// The k best of several slices: equal to top_candidates of the whole.

@@ -19,6 +19,16 @@ double now() {
         .count();
 }
 
+/// Weights of its own instead of mapped files, which it could not repack. (The field has had two
+/// names; 0 is LLAMA_LOAD_MODE_NONE.)
+template <class Params>
+void read_files(Params& p) {
+    if constexpr (requires { p.use_mmap; })
+        p.use_mmap = false;
+    else
+        p.load_mode = {};
+}
+
 struct Bench {
     llama_model* model = nullptr;
     int threads = 1, vocab = 0;
@@ -95,7 +105,7 @@ int main(int argc, char** argv) {
     llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
     llama_backend_init();
     auto p = llama_model_default_params();
-    p.use_mmap = false;
+    read_files(p);
 #ifdef IK
     p.repack_tensors = true;
 #endif
@@ -127,5 +137,4 @@ int main(int argc, char** argv) {
                 [&] { return bench.generate(sequences, generated); });
     }
     std::printf("}}\n");
-    llama_model_free(bench.model);
 }

@@ -100,7 +100,7 @@ TEST(TopCandidates, AreTheBestInOrder) {
     EXPECT_EQ(top_candidates(Logits{1, 3, kNan, 3, -kInf}, 100, 3),
               (Candidates{{101, 3}, {103, 3}, {100, 1}}));
     EXPECT_EQ(top_candidates(Logits{1, 3, kNan, 3, -kInf}, 100, 0),
-              (Candidates{{101, 3}, {103, 3}, {100, 1}, {104, -kInf}}));
+              (Candidates{{100, 1}, {101, 3}, {103, 3}, {104, -kInf}}));
     EXPECT_EQ(top_candidates(Logits{2, 1}, 0, 1000), (Candidates{{0, 2}, {1, 1}}));
     EXPECT_EQ(top_candidates(Logits{}, 0, 3), Candidates{});
     EXPECT_EQ(top_candidates(Logits{2, 2, 2, 2, 2}, 0, 2), (Candidates{{0, 2}, {1, 2}}));
