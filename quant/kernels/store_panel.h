@@ -28,5 +28,19 @@ template <class S>
     }
 }
 
+/// The results of P panels from `panel` on. A copy is stored: sums whose address is known to others
+/// would have to stay in memory.
+template <class S, int R, int P>
+[[gnu::always_inline]] inline void store_panels(const GemmCall& call, int64_t panel, int64_t row,
+                                                const typename S::V (&sums)[R][P]) {
+    typename S::V last[P][R];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) last[p][r] = sums[r][p];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) store_panel<S>(call, panel + p, row, R, last[p], 1);
+}
+
 }  // namespace
 }  // namespace conclave::quant

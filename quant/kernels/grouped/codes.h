@@ -74,99 +74,108 @@ struct Codes<B, CodeType::kT4> {
     }
 };
 
-/// 16 scales or zeros as stored.
+/// `count` times 16 factors as stored, each to the next `stride` floats.
 template <class S>
-typename S::V load_factors(FactorType type, const std::byte* p) {
-    if (type == FactorType::kF16) return S::load_f16(p);
-    if (type == FactorType::kBF16) return S::load_bf16(p);
-    if (type == FactorType::kE4M3) return S::load_e4m3(p);
-    if (type == FactorType::kE8M0) return S::load_e8m0(p);
-    if (type == FactorType::kI8) return S::load_i8(p);
-    return type == FactorType::kU8 ? S::load_u8(p) : S::load_f32(p);
+[[gnu::noinline]] void widen(FactorType type, bool pairs, const std::byte* from, int64_t count,
+                             float* to, int64_t stride) {
+    const auto each = [&](int64_t bytes, auto load) {
+        for (int64_t i = 0; i < count; ++i) S::store(to + i * stride, load(from + i * bytes));
+    };
+    using P = const std::byte*;
+    if (pairs) return each(kRows / 2, [](P p) { return S::load_u4(p); });
+    switch (type) {
+        case FactorType::kF16:
+            return each(kRows * 2, [](P p) { return S::load_f16(p); });
+        case FactorType::kBF16:
+            return each(kRows * 2, [](P p) { return S::load_bf16(p); });
+        case FactorType::kE4M3:
+            return each(kRows, [](P p) { return S::load_e4m3(p); });
+        case FactorType::kE8M0:
+            return each(kRows, [](P p) { return S::load_e8m0(p); });
+        case FactorType::kI8:
+            return each(kRows, [](P p) { return S::load_i8(p); });
+        case FactorType::kU8:
+            return each(kRows, [](P p) { return S::load_u8(p); });
+        case FactorType::kF32:
+        case FactorType::kNone:
+            return each(kRows * 4, [](P p) { return S::load_f32(p); });
+    }
 }
 
-/// The scales and zeros of P panels, run after run.
+/// Factors of each run times (its super-block's f16 * sign).
+template <class S>
+[[gnu::noinline]] void multiply_supers(const Work& work, const std::byte* supers, float sign,
+                                       float* factors, int64_t stride) {
+    auto super = S::zero();
+    int32_t last = -1;
+    for (int64_t g = 0; g < work.run_count; ++g, factors += stride) {
+        const int32_t now = work.runs[g].group >> work.super_shift;
+        if (now != last) {
+            super = S::mul(S::load_f16(supers), S::set1(sign));
+            supers += kSuperBytes;
+            last = now;
+        }
+        S::store(factors, S::mul(S::load(factors), super));
+    }
+}
+
+/// The scales of a panel's runs, of kT4 in `steps` those of integers, each to the next `stride`
+/// floats.
+template <class S>
+void load_scales(const Work& work, const std::byte* panel, bool steps, float* to, int64_t stride) {
+    widen<S>(work.scale, false, panel + work.scales_at, work.run_count, to, stride);
+    if (work.super_shift >= 0) multiply_supers<S>(work, panel, 1, to, stride);
+    const float step = steps ? work.step : 1;
+    if (work.multiplier == 1 && work.divisor == 1 && step == 1) return;
+    for (int64_t g = 0; g < work.run_count; ++g, to += stride) {
+        auto s = S::load(to);
+        if (work.multiplier != 1) s = S::mul(s, S::set1(work.multiplier));
+        if (work.divisor != 1) s = S::div(s, S::set1(work.divisor));
+        S::store(to, S::mul(s, S::set1(step)));
+    }
+}
+template <class S>
+void load_zeros(const Work& work, const std::byte* panel, float* to, int64_t stride) {
+    widen<S>(work.zero, work.zero_pairs, panel + work.zeros_at, work.run_count, to, stride);
+    if (work.super_shift >= 0)
+        multiply_supers<S>(work, panel + work.super_zeros_at, -1, to, stride);
+}
+
+/// The scales and zeros of P panels, run after run. All become floats in scratch first, as they are
+/// stored: before the codes, and in a loop of their own, which needs the registers.
 template <class S, int P>
 struct Factors {
     using V = typename S::V;
-    FactorType scale_type, zero_type;
-    bool zero_pairs, zero_added, plain;
-    float multiplier, divisor, step;
-    const std::byte *scales, *zeros;  ///< of the first panel
-    int64_t scale_bytes, zero_bytes, panel_bytes;
-    const Run* run;  ///< the next
-    int super_shift;
-    int32_t super = -1;  ///< of the last run
-    const std::byte *super_scales, *super_zeros;
-    V super_scale[P], minus_super_zero[P];
+    const float* at;  ///< of the next run: P * 16 scales, then as many zeros if there are any
+    bool zeros, zero_added;
     V scale[P];
     V zero[P];   ///< to subtract
     V added[P];  ///< where zeros are added
 
     /// Codes are those of kT4 in `steps`.
     Factors(const Work& work, const std::byte* panel, bool steps)
-        : scale_type(work.scale),
-          zero_type(work.zero),
-          zero_pairs(work.zero_pairs),
-          zero_added(work.zero_added),
-          plain(work.multiplier == 1 && work.divisor == 1 && !steps),
-          multiplier(work.multiplier),
-          divisor(work.divisor),
-          step(steps ? work.step : 1.0f),
-          scales(panel + work.scales_at),
-          zeros(panel + work.zeros_at),
-          scale_bytes(work.scale_bytes),
-          zero_bytes(work.zero_bytes),
-          panel_bytes(work.panel_bytes),
-          run(work.runs),
-          super_shift(work.super_shift),
-          super_scales(panel),
-          super_zeros(panel + work.super_zeros_at) {
+        : at(reinterpret_cast<const float*>(work.call.scratch)),
+          zeros(work.zero != FactorType::kNone),
+          zero_added(work.zero_added) {
+        static_assert(P <= kMaxPanels);
+        float* const to = reinterpret_cast<float*>(work.call.scratch);
+        const int64_t stride = (zeros ? 2 : 1) * P * kRows;
+        for (int p = 0; p < P; ++p, panel += work.panel_bytes) {
+            load_scales<S>(work, panel, steps, to + p * kRows, stride);
+            if (zeros) load_zeros<S>(work, panel, to + (P + p) * kRows, stride);
+        }
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p)
             zero[p] = added[p] = S::set1(steps ? work.max_step : work.zero_point);
     }
-    V load_scale(int p) const {
-        V s = load_factors<S>(scale_type, scales + p * panel_bytes);
-        if (super_shift >= 0) s = S::mul(s, super_scale[p]);
-        if (plain) return s;
-        if (multiplier != 1) s = S::mul(s, S::set1(multiplier));
-        if (divisor != 1) s = S::div(s, S::set1(divisor));
-        return step == 1 ? s : S::mul(s, S::set1(step));
-    }
-    /// Of the next run, where that is in another super-block than the last.
-    void next_super() {
-        const int32_t now = run->group >> super_shift;
-        ++run;
-        if (now == super) return;
-        super = now;
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) {
-            super_scale[p] = S::load_f16(super_scales + p * panel_bytes);
-            if (zero_type != FactorType::kNone)
-                minus_super_zero[p] = S::sub(S::zero(), S::load_f16(super_zeros + p * panel_bytes));
-        }
-        super_scales += kSuperBytes;
-        super_zeros += kSuperBytes;
-    }
     void next() {
-        if (super_shift >= 0) next_super();
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) scale[p] = load_scale(p);
-        scales += scale_bytes;
-        if (zero_type == FactorType::kNone) return;
+        for (int p = 0; p < P; ++p) scale[p] = S::load(at + p * kRows);
+        at += P * kRows;
+        if (!zeros) return;
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) {
-            const V z = zero_pairs ? S::load_u4(zeros + p * panel_bytes)
-                                   : load_factors<S>(zero_type, zeros + p * panel_bytes);
-            if (super_shift >= 0)
-                added[p] = S::mul(z, minus_super_zero[p]);
-            else if (zero_added)
-                added[p] = z;
-            else
-                zero[p] = z;
-        }
-        zeros += zero_bytes;
+        for (int p = 0; p < P; ++p) (zero_added ? added : zero)[p] = S::load(at + p * kRows);
+        at += P * kRows;
     }
 };
 

@@ -103,8 +103,7 @@ struct Float {
                         Added ? S::add(t, acc[r][p]) : S::fma(t, factors.scale[p], acc[r][p]);
                 }
         }
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) store_panel<S>(work.call, panel + p, row, R, acc[0] + p, P);
+        store_panels<S>(work.call, panel, row, acc);
     }
 };
 

@@ -266,7 +266,11 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
     }
 }
 
-size_t scratch_bytes(const MatrixLayout&) { return 0; }
+/// The scales and zeros of some panels in f32.
+size_t scratch_bytes(const MatrixLayout& layout) {
+    const int factors = layout.encoding.zero != FactorType::kNone ? 2 : 1;
+    return layout.groups->runs.size() * factors * kMaxPanels * kRows * sizeof(float);
+}
 
 /// By the bits of a code.
 constexpr decltype(&pack<8>) kPack[] = {nullptr, nullptr, pack<2>, pack<3>, pack<4>,
@@ -315,8 +319,6 @@ void enter(const GemmCall& call) {
         .zero_pairs = zero_pairs(encoding),
         .zero_added = encoding.zero_added,
         .zero_point = is_integer(encoding.code) ? static_cast<float>(encoding.zero_point) : 0.0f,
-        .scale_bytes = kRows * factor_bytes(encoding.scale),
-        .zero_bytes = zero_bytes(encoding),
         .super_shift =
             encoding.super > 0 ? std::countr_zero(static_cast<unsigned>(encoding.super)) : -1,
         .super_zeros_at = panel.super_zeros_at,

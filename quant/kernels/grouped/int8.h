@@ -102,8 +102,7 @@ struct Int8 {
                 sum_at += 4;
             }
         }
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) store_panel<S>(work.call, panel + p, row, R, acc[0] + p, P);
+        store_panels<S>(work.call, panel, row, acc);
     }
 
   private:
@@ -261,8 +260,7 @@ struct Int8Row {
             }
             finish<R, P>(work, factors, x, static_cast<int32_t>(columns), zero, ones, d, acc);
         }
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) store_panel<S>(work.call, panel + p, row, R, acc[0] + p, P);
+        store_panels<S>(work.call, panel, row, acc);
     }
 
     /// What a run's d comes to.

@@ -53,6 +53,7 @@
 namespace conclave::quant::grouped {
 
 constexpr int64_t kRows = 16;  ///< rows of W in a panel: the model granule along N
+constexpr int kMaxPanels = 2;  ///< that a kernel works on at once
 
 /// A call and what its layout comes to, so that vector code needs no inline function of others.
 struct Work {
@@ -63,9 +64,8 @@ struct Work {
     float multiplier, divisor;  ///< of every scale
     bool zero_pairs;            ///< zeros are two to a byte
     bool zero_added;
-    float zero_point;                 ///< where no zeros are subtracted
-    int64_t scale_bytes, zero_bytes;  ///< of one run of a panel
-    int super_shift;  ///< super-block of group g: g >> super_shift; -1: no super-scales
+    float zero_point;  ///< where no zeros are subtracted
+    int super_shift;   ///< super-block of group g: g >> super_shift; -1: no super-scales
     int64_t super_zeros_at, scales_at, zeros_at, codes_at, panel_bytes;
     int64_t x_scales_at, x_sums_at;  ///< in an int8 row
     const float* values;             ///< what each code but of kU8 stands for
