@@ -153,7 +153,7 @@ void grouped_u3_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::
 void grouped_u5_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU5, Tiles>(work); }
 void grouped_u6_i8_generic_run(const Work& work) { run_int8<Multiply, CodeType::kU6, Tiles>(work); }
 void grouped_t4_i8_generic_run(const Work& work) {
-    run<Int8<Multiply, CodeType::kT4>, Tiles>(work);
+    run<Int8<Multiply, CodeType::kT4, Zeros::kOne>, Tiles>(work);
 }
 void grouped_u4_f32_generic_run(const Work& work) {
     run_float<Widen<Bytes, CodeType::kU4>, Tiles>(work);

@@ -31,6 +31,8 @@ struct Float {
     using S = typename U::Simd;
     using V = typename S::V;
 
+    static void prepare(const Work&, int64_t, int64_t) {}
+
     /// Columns C to width - 1 of a chunk of P panels.
     template <int R, int P, int C = 0>
     [[gnu::always_inline]] static void columns(const U& unpack, const typename U::Unit (&unit)[P],
@@ -111,7 +113,7 @@ struct Float {
 /// panel at a time, the stream that memory serves best.
 template <int Rows, int Panels, int MaxSingle>
 struct Tile {
-    static_assert(MaxSingle <= Rows);
+    static_assert(MaxSingle <= Rows && Rows <= kMaxRows && Panels <= kMaxPanels);
     static constexpr int kRows = Rows;
     static constexpr int kPanels = Panels;
     static constexpr int kMaxSingle = MaxSingle;
@@ -143,6 +145,7 @@ void run(const Work& work) {
         const int64_t stop = begin + group < end ? begin + group : end;
         for (int64_t i = 0; i < tiles; ++i) {
             const int64_t row = call.rows * i / tiles, rows = call.rows * (i + 1) / tiles - row;
+            Family::prepare(work, row, rows);
             if (call.rows > Tiles::kMaxSingle)
                 tile_panels<Family, Tiles, Tiles::kPanels>(work, begin, stop, row, rows);
             else
@@ -162,9 +165,11 @@ void run_float(const Work& work) {
 template <class D, CodeType Code, class Tiles>
 void run_int8(const Work& work) {
     if (work.zero_added)
-        run<Int8<D, Code, true>, Tiles>(work);
+        run<Int8<D, Code, Zeros::kAdded>, Tiles>(work);
+    else if (work.zero != FactorType::kNone)
+        run<Int8<D, Code, Zeros::kOwn>, Tiles>(work);
     else
-        run<Int8<D, Code>, Tiles>(work);
+        run<Int8<D, Code, Zeros::kOne>, Tiles>(work);
 }
 template <class D, CodeType Code, class Tiles>
 void run_int8_rows(const Work& work) {

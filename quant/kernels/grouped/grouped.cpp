@@ -266,10 +266,13 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
     }
 }
 
-/// The scales and zeros of some panels in f32.
-size_t scratch_bytes(const MatrixLayout& layout) {
-    const int factors = layout.encoding.zero != FactorType::kNone ? 2 : 1;
+/// Scratch: the scales and zeros of some panels in f32, then Work::starts.
+size_t factor_bytes_of(const MatrixLayout& layout) {
+    const size_t factors = layout.encoding.zero != FactorType::kNone ? 2 : 1;
     return layout.groups->runs.size() * factors * kMaxPanels * kRows * sizeof(float);
+}
+size_t scratch_bytes(const MatrixLayout& layout) {
+    return factor_bytes_of(layout) + layout.groups->blocks.size() * kMaxRows * sizeof(int32_t);
 }
 
 /// By the bits of a code.
@@ -329,6 +332,8 @@ void enter(const GemmCall& call) {
         .x_scales_at = x_scales_at,
         .x_sums_at =
             x_scales_at + (X == XType::kI8Row ? 8 : static_cast<int64_t>(groups.blocks.size()) * 4),
+        .blocks = static_cast<int64_t>(groups.blocks.size()),
+        .starts = reinterpret_cast<int32_t*>(call.scratch + factor_bytes_of(*call.layout)),
         .values = values_of(encoding),
         .step = 0,
         .max_step = 0,

@@ -11,6 +11,12 @@
 namespace conclave::quant::grouped {
 namespace {
 
+enum class Zeros {
+    kOne,    ///< the same for all codes
+    kOwn,    ///< that of the group
+    kAdded,  ///< kOne, and the group's is added
+};
+
 /// `count` chunks of P panels; where `Ones`, `ones` sums their codes.
 template <class D, bool Ones, class C, int R, int P>
 [[gnu::always_inline]] inline void add_chunks(const C& codes, const std::byte* const (&w)[P],
@@ -51,20 +57,35 @@ template <class D, bool Ones, CodeType Code, int Count, class C, int R, int P>
     for (int r = 0; r < R; ++r) x[r] += Count * kRunGranule;
 }
 
-/// XType::kI8
-template <class D, CodeType Code, bool Added = false>
+/// XType::kI8. Zeros: what is subtracted from codes.
+template <class D, CodeType Code, Zeros Zero>
 struct Int8 {
     using B = typename D::Bytes;
     using S = typename B::Simd;
     using V = typename S::V;
     using C = Codes<B, Code>;
     static constexpr int kChunks = kBlockColumns / kRunGranule;
+    /// Sums begin with what a zero that is the same for all comes to.
+    static constexpr bool kStarts = D::kWide && Zero != Zeros::kOwn;
+
+    /// For tiles of these rows: [block][row] the zero times minus the sum of the block's codes.
+    static void prepare(const Work& work, int64_t row, int64_t rows) {
+        if constexpr (!kStarts) return;
+        const float zero = C::kSteps ? work.max_step : work.zero_point;
+        for (int64_t r = 0; r < rows; ++r) {
+            const auto* sums = static_cast<const std::byte*>(work.call.x[row + r]) + work.x_sums_at;
+            int32_t* to = work.starts + r;
+            for (int64_t b = 0; b < work.blocks; ++b, to += rows)
+                *to = -static_cast<int32_t>(zero * load_float(sums + b * 4));
+        }
+    }
 
     template <int R, int P>
     static void tile(const Work& work, int64_t panel, int64_t row) {
         const std::byte* from = work.call.packed + panel * work.panel_bytes;
         const C codes(work);
         Factors<S, P> factors(work, from, C::kSteps);
+        const int32_t* starts = work.starts;
         const std::byte *w[P], *x[R];
         V acc[R][P];
 #pragma GCC unroll 4
@@ -83,7 +104,8 @@ struct Int8 {
 #pragma GCC unroll 16
                 for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-                    for (int p = 0; p < P; ++p) sums[r][p] = D::none();
+                    for (int p = 0; p < P; ++p) sums[r][p] = start(starts, r);
+                starts += R;
                 int chunks = kChunks;
                 if (left > kBlockColumns - kRunGranule) {
                     next_chunks<D, false, Code, kChunks>(codes, w, x, sums, ones);
@@ -106,6 +128,12 @@ struct Int8 {
     }
 
   private:
+    [[gnu::always_inline]] static typename D::Sum start(const int32_t* starts, int row) {
+        if constexpr (kStarts)
+            return D::set(starts[row]);
+        else
+            return D::none();
+    }
     /// The block of one row.
     template <int P>
     [[gnu::always_inline]] static void finish(const Factors<S, P>& factors, float x_scale,
@@ -114,15 +142,17 @@ struct Int8 {
         const V scale = S::set1(x_scale), sum = S::set1(x_sum);
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
-            const V u = S::fnma(factors.zero[p], sum, D::total(sums[p]));
+            V u = D::total(sums[p]);
+            if constexpr (!kStarts) u = S::fnma(factors.zero[p], sum, u);
             acc[p] = S::fma(u, S::mul(factors.scale[p], scale), acc[p]);
-            if constexpr (Added) acc[p] = S::fma(factors.added[p], S::mul(scale, sum), acc[p]);
+            if constexpr (Zero == Zeros::kAdded)
+                acc[p] = S::fma(factors.added[p], S::mul(scale, sum), acc[p]);
         }
     }
 };
 
-/// XType::kI8Row. Zeros: some row of x has one.
-template <class D, CodeType Code, bool Zeros>
+/// XType::kI8Row. XZeros: some row of x has one.
+template <class D, CodeType Code, bool XZeros>
 struct Int8Row {
     using B = typename D::Bytes;
     using S = typename B::Simd;
@@ -130,6 +160,8 @@ struct Int8Row {
     using C = Codes<B, Code>;
     using Whole = typename D::Whole;
     static constexpr int kChunks = kBlockColumns / kRunGranule;
+
+    static void prepare(const Work&, int64_t, int64_t) {}
 
     /// Columns whose sum of products stays in int32: 255 * 128 times as many, and the same for the
     /// zeros.
@@ -165,7 +197,7 @@ struct Int8Row {
                                             const std::byte* (&x)[R], Whole (&sums)[R][P],
                                             Whole (&ones)[P]) {
         if constexpr (D::kWide) {
-            next_chunks<D, Zeros, Code, Count>(codes, w, x, sums, ones);
+            next_chunks<D, XZeros, Code, Count>(codes, w, x, sums, ones);
         } else {
             typename D::Sum block[R][P], block_ones[P];
 #pragma GCC unroll 4
@@ -174,10 +206,10 @@ struct Int8Row {
 #pragma GCC unroll 16
                 for (int r = 0; r < R; ++r) block[r][p] = D::none();
             }
-            next_chunks<D, Zeros, Code, Count>(codes, w, x, block, block_ones);
+            next_chunks<D, XZeros, Code, Count>(codes, w, x, block, block_ones);
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) {
-                if constexpr (Zeros) ones[p] = D::add(ones[p], D::widen(block_ones[p]));
+                if constexpr (XZeros) ones[p] = D::add(ones[p], D::widen(block_ones[p]));
 #pragma GCC unroll 16
                 for (int r = 0; r < R; ++r) sums[r][p] = D::add(sums[r][p], D::widen(block[r][p]));
             }
@@ -272,7 +304,7 @@ struct Int8Row {
         V t[P];
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p)
-            if constexpr (Zeros)
+            if constexpr (XZeros)
                 t[p] = D::floats(D::sub(ones[p], D::mul(zero[p], D::set(columns))));
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
@@ -281,7 +313,7 @@ struct Int8Row {
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) {
                 V u = d[r][p];
-                if constexpr (Zeros) u = S::fnma(x_zero, t[p], u);
+                if constexpr (XZeros) u = S::fnma(x_zero, t[p], u);
                 acc[r][p] = S::fma(u, S::mul(factors.scale[p], scale), acc[r][p]);
             }
         }

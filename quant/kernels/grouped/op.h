@@ -54,6 +54,7 @@ namespace conclave::quant::grouped {
 
 constexpr int64_t kRows = 16;  ///< rows of W in a panel: the model granule along N
 constexpr int kMaxPanels = 2;  ///< that a kernel works on at once
+constexpr int kMaxRows = 8;    ///< of x, likewise
 
 /// A call and what its layout comes to, so that vector code needs no inline function of others.
 struct Work {
@@ -68,6 +69,8 @@ struct Work {
     int super_shift;   ///< super-block of group g: g >> super_shift; -1: no super-scales
     int64_t super_zeros_at, scales_at, zeros_at, codes_at, panel_bytes;
     int64_t x_scales_at, x_sums_at;  ///< in an int8 row
+    int64_t blocks;                  ///< of such a row
+    int32_t* starts;                 ///< scratch: kMaxRows for each block
     const float* values;             ///< what each code but of kU8 stands for
     /// Of kT4: values[q] = (steps[q] - max_step) * step; step is 0 where there are none.
     float step, max_step;

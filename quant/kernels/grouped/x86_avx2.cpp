@@ -258,7 +258,9 @@ void grouped_u3_i8_avx2_run(const Work& work) { run_int8<Multiply4, CodeType::kU
 void grouped_u5_i8_avx2_run(const Work& work) { run_int8<Multiply6, CodeType::kU5, Tiles>(work); }
 void grouped_u6_i8_avx2_run(const Work& work) { run_int8<Multiply6, CodeType::kU6, Tiles>(work); }
 // Twice the largest step may not fit where codes of 4 bits are multiplied.
-void grouped_t4_i8_avx2_run(const Work& work) { run<Int8<Multiply8, CodeType::kT4>, Tiles>(work); }
+void grouped_t4_i8_avx2_run(const Work& work) {
+    run<Int8<Multiply8, CodeType::kT4, Zeros::kOne>, Tiles>(work);
+}
 void grouped_u4_f32_avx2_run(const Work& work) {
     run_float<Widen<Bytes, CodeType::kU4>, Tiles>(work);
 }

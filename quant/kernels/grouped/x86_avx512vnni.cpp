@@ -59,7 +59,7 @@ void grouped_u6_i8_avx512vnni_run(const Work& work) {
     run_int8<Multiply, CodeType::kU6, Tiles>(work);
 }
 void grouped_t4_i8_avx512vnni_run(const Work& work) {
-    run<Int8<Multiply, CodeType::kT4>, Tiles>(work);
+    run<Int8<Multiply, CodeType::kT4, Zeros::kOne>, Tiles>(work);
 }
 
 }  // namespace conclave::quant::grouped
