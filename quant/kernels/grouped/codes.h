@@ -154,11 +154,10 @@ struct Factors {
 
     /// Codes are those of kT4 in `steps`.
     Factors(const Work& work, const std::byte* panel, bool steps)
-        : at(reinterpret_cast<const float*>(work.call.scratch)),
-          zeros(work.zero != FactorType::kNone),
-          zero_added(work.zero_added) {
+        : zeros(work.zero != FactorType::kNone), zero_added(work.zero_added) {
         static_assert(P <= kMaxPanels);
         float* const to = reinterpret_cast<float*>(work.call.scratch);
+        at = to;
         const int64_t stride = (zeros ? 2 : 1) * P * kRows;
         for (int p = 0; p < P; ++p, panel += work.panel_bytes) {
             load_scales<S>(work, panel, steps, to + p * kRows, stride);

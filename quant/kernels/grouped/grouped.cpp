@@ -26,13 +26,19 @@ int64_t zero_bytes(const Encoding& e) {
     return zero_pairs(e) ? kRows / 2 : kRows * factor_bytes(e.zero);
 }
 
-/// Super-blocks that the runs touch; groups ascend from run to run.
+/// Work::super_shift.
+int super_shift(const Encoding& e) {
+    return e.super > 0 ? std::countr_zero(static_cast<unsigned>(e.super)) : -1;
+}
+/// Super-blocks that the runs touch; groups ascend from run to run. Every call counts them, so
+/// that it shifts where it could divide.
 int64_t super_count(const MatrixLayout& layout) {
-    if (layout.encoding.super == 0) return 0;
+    const int shift = super_shift(layout.encoding);
+    if (shift < 0) return 0;
     int64_t count = 0;
     int32_t last = -1;
     for (const Run& run : layout.groups->runs)
-        if (const int32_t s = run.group / layout.encoding.super; s != last) last = s, ++count;
+        if (const int32_t s = run.group >> shift; s != last) last = s, ++count;
     return count;
 }
 
@@ -109,9 +115,10 @@ void pack_factors(std::byte* to, FactorType type, const float* from, const CodeT
 void pack_super(std::byte* supers, std::byte* integers, float sign, const float* super_values,
                 const float* products, const CodeTile& tile, const MatrixLayout& layout,
                 int64_t row, int64_t rows) {
+    const int shift = super_shift(layout.encoding);
     int32_t last = -1;
     for (const Run& run : layout.groups->runs) {
-        const int32_t s = run.group / layout.encoding.super;
+        const int32_t s = run.group >> shift;
         for (int64_t r = 0; r < kRows; ++r) {
             float value = 0, product = 0;
             if (r < rows) {
@@ -141,6 +148,25 @@ void pack_zero_pairs(std::byte* to, const CodeTile& tile, const Grouping& groups
     for (const Run& run : groups.runs)
         for (int64_t r = 0; r < kRows / 2; ++r)
             *to++ = static_cast<std::byte>(zero(run, r) | zero(run, kRows / 2 + r) << 4);
+}
+
+/// All of a panel that is in front of its codes.
+void pack_all_factors(std::byte* to, const Panel& panel, const CodeTile& tile,
+                      const MatrixLayout& layout, int64_t row, int64_t rows) {
+    const Encoding& e = layout.encoding;
+    std::byte *const scales = to + panel.scales_at, *const zeros = to + panel.zeros_at;
+    if (e.super > 0) {
+        pack_super(to, scales, 1, tile.super_scales, tile.scales, tile, layout, row, rows);
+        if (e.zero != FactorType::kNone)
+            pack_super(to + panel.super_zeros_at, zeros, -1, tile.super_zeros, tile.zeros, tile,
+                       layout, row, rows);
+        return;
+    }
+    pack_factors(scales, e.scale, tile.scales, tile, *layout.groups, row, rows);
+    if (zero_pairs(e))
+        pack_zero_pairs(zeros, tile, *layout.groups, row, rows);
+    else
+        pack_factors(zeros, e.zero, tile.zeros, tile, *layout.groups, row, rows);
 }
 
 /// A chunk of the packed columns: the next one to pack.
@@ -235,20 +261,7 @@ void pack(std::byte* packed, int64_t, const MatrixLayout& layout, int64_t row0,
     std::byte* to = packed + row0 / kRows * panel.bytes;
     for (int64_t row = 0; row < tile.rows; row += kRows, to += panel.bytes) {
         const int64_t rows = std::min(tile.rows - row, kRows);
-        if (layout.encoding.super > 0) {
-            pack_super(to, to + panel.scales_at, 1, tile.super_scales, tile.scales, tile, layout,
-                       row, rows);
-        } else {
-            pack_factors(to, layout.encoding.scale, tile.scales, tile, groups, row, rows);
-        }
-        if (layout.encoding.super > 0 && layout.encoding.zero != FactorType::kNone)
-            pack_super(to + panel.super_zeros_at, to + panel.zeros_at, -1, tile.super_zeros,
-                       tile.zeros, tile, layout, row, rows);
-        else if (zero_pairs(layout.encoding))
-            pack_zero_pairs(to + panel.zeros_at, tile, groups, row, rows);
-        else
-            pack_factors(to + panel.zeros_at, layout.encoding.zero, tile.zeros, tile, groups, row,
-                         rows);
+        pack_all_factors(to, panel, tile, layout, row, rows);
         std::byte* codes = to + panel.codes_at;
         Place place;
         for (int64_t left = groups.padded / kRunGranule; left > 0; left -= kAtOnce) {
@@ -322,8 +335,7 @@ void enter(const GemmCall& call) {
         .zero_pairs = zero_pairs(encoding),
         .zero_added = encoding.zero_added,
         .zero_point = is_integer(encoding.code) ? static_cast<float>(encoding.zero_point) : 0.0f,
-        .super_shift =
-            encoding.super > 0 ? std::countr_zero(static_cast<unsigned>(encoding.super)) : -1,
+        .super_shift = super_shift(encoding),
         .super_zeros_at = panel.super_zeros_at,
         .scales_at = panel.scales_at,
         .zeros_at = panel.zeros_at,

@@ -114,33 +114,32 @@ struct Multiply4 : Wholes {
     static Avx2::V total(Sum sum) { return floats(widen(sum)); }
 };
 
-/// Codes below 64: pairs of products are at most 2 * 63 * 128 in 16 bits, more of them are not.
-struct Multiply6 : Wholes {
+/// Sums of int32.
+struct WideSums : Wholes {
     using Bytes = grouped::Bytes;
-    using Sum = Bytes::Half;
+    using Sum = Whole;
     static constexpr bool kWide = true;
-    static Sum none() { return Multiply4::none(); }
+    static Sum none() { return set(0); }
+    static Avx2::V total(Sum sum) { return floats(sum); }
+};
+
+/// Codes below 64: pairs of products are at most 2 * 63 * 128 in 16 bits, more of them are not.
+struct Multiply6 : WideSums {
     static Sum dot(Sum sum, Bytes::Half h, int32_t x) {
         const __m256i four = _mm256_set1_epi32(x);
         return add(sum, Multiply4::widen(
                             {_mm256_maddubs_epi16(h.lo, four), _mm256_maddubs_epi16(h.hi, four)}));
     }
-    static Avx2::V total(Sum sum) { return floats(sum); }
 };
 
 /// Codes of 8 bits would saturate there: even and odd columns as 16 bits, their pairs in 32.
-struct Multiply8 : Wholes {
-    using Bytes = grouped::Bytes;
-    using Sum = Bytes::Half;
-    static constexpr bool kWide = true;
-    static Sum none() { return Multiply4::none(); }
+struct Multiply8 : WideSums {
     static Sum dot(Sum sum, Bytes::Half h, int32_t x) {
         const __m256i four = _mm256_set1_epi32(x);
         const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8);
         const __m256i odd = _mm256_srai_epi16(four, 8);
         return {dot(sum.lo, h.lo, even, odd), dot(sum.hi, h.hi, even, odd)};
     }
-    static Avx2::V total(Sum sum) { return floats(sum); }
 
   private:
     static __m256i dot(__m256i sum, __m256i codes, __m256i even, __m256i odd) {
