@@ -14,8 +14,7 @@
 namespace conclave::quant::grouped {
 namespace {
 
-constexpr int64_t kHalf = 64;     // bytes
-constexpr int64_t kAhead = 2048;  // software prefetch distance in bytes, within one 4 KiB page
+constexpr int64_t kHalf = 64;  // bytes
 
 constexpr int64_t kSuperBytes = kRows * 2;  // the f16 of a panel's rows
 
@@ -30,12 +29,10 @@ struct Chunk {
 
 template <class B, int Bits>
 Chunk<B> load_chunk(const std::byte* p) {
-    __builtin_prefetch(p + kAhead, 0, 3);
     if constexpr (Bits == 4) {
         const auto both = B::load(p);
         return {{B::low(both), B::high(both)}};
     } else if constexpr (Bits < 8) {
-        // 16 * Bits bytes: the prefetches of neighbouring chunks meet every line.
         Chunk<B> below, above;
         if constexpr (Bits > 4) {
             below = load_chunk<B, 4>(p);
@@ -50,7 +47,6 @@ Chunk<B> load_chunk(const std::byte* p) {
         }
         return {{B::either(below.half[0], above.half[0]), B::either(below.half[1], above.half[1])}};
     } else {
-        __builtin_prefetch(p + kAhead + kHalf, 0, 3);
         return {{B::load(p), B::load(p + kHalf)}};
     }
 }
@@ -141,8 +137,22 @@ void load_zeros(const Work& work, const std::byte* panel, float* to, int64_t str
         multiply_supers<S>(work, panel + work.super_zeros_at, -1, to, stride);
 }
 
-/// The scales and zeros of P panels, run after run. All become floats in scratch first, as they are
-/// stored: before the codes, and in a loop of their own, which needs the registers.
+/// All scales and zeros of P panels become floats in scratch, as they are stored: before the codes,
+/// and in a loop of their own, which needs the registers. Codes are those of kT4 in `steps`.
+template <class S, int P>
+void load_factors(const Work& work, int64_t panel, bool steps) {
+    static_assert(P <= kMaxPanels);
+    const std::byte* from = work.call.packed + panel * work.panel_bytes;
+    const bool zeros = work.zero != FactorType::kNone;
+    const int64_t stride = (zeros ? 2 : 1) * P * kRows;
+    float* to = work.factors;
+    for (int p = 0; p < P; ++p, from += work.panel_bytes, to += kRows) {
+        load_scales<S>(work, from, steps, to, stride);
+        if (zeros) load_zeros<S>(work, from, to + P * kRows, stride);
+    }
+}
+
+/// What load_factors() left, run after run.
 template <class S, int P>
 struct Factors {
     using V = typename S::V;
@@ -152,17 +162,8 @@ struct Factors {
     V zero[P];   ///< to subtract
     V added[P];  ///< where zeros are added
 
-    /// Codes are those of kT4 in `steps`.
-    Factors(const Work& work, const std::byte* panel, bool steps)
-        : zeros(work.zero != FactorType::kNone), zero_added(work.zero_added) {
-        static_assert(P <= kMaxPanels);
-        float* const to = reinterpret_cast<float*>(work.call.scratch);
-        at = to;
-        const int64_t stride = (zeros ? 2 : 1) * P * kRows;
-        for (int p = 0; p < P; ++p, panel += work.panel_bytes) {
-            load_scales<S>(work, panel, steps, to + p * kRows, stride);
-            if (zeros) load_zeros<S>(work, panel, to + (P + p) * kRows, stride);
-        }
+    Factors(const Work& work, bool steps)
+        : at(work.factors), zeros(work.zero != FactorType::kNone), zero_added(work.zero_added) {
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p)
             zero[p] = added[p] = S::set1(steps ? work.max_step : work.zero_point);

@@ -7,8 +7,6 @@
 namespace conclave::quant::grouped {
 namespace {
 
-constexpr int64_t kGroupBytes = 256 << 10;  // of panels worked on at once: half of a small L2
-
 /// Columns of a chunk as floats q - z, from its bytes: of kT4 from the steps of its levels.
 template <class B, CodeType Code>
 struct Widen {
@@ -30,8 +28,9 @@ template <class U, bool Added = false>
 struct Float {
     using S = typename U::Simd;
     using V = typename S::V;
+    static constexpr bool kSteps = U::kSteps;
 
-    static void prepare(const Work&, int64_t, int64_t) {}
+    static void prepare(const Work&, int64_t, int64_t, int32_t*) {}
 
     /// Columns C to width - 1 of a chunk of P panels.
     template <int R, int P, int C = 0>
@@ -59,11 +58,10 @@ struct Float {
     }
 
     template <int R, int P>
-    static void tile(const Work& work, int64_t panel, int64_t row) {
-        const std::byte* from = work.call.packed + panel * work.panel_bytes;
-        const std::byte* w = from + work.codes_at;
+    static void tile(const Work& work, int64_t panel, int64_t row, const int32_t*, int64_t ahead) {
+        const std::byte* w = work.call.packed + panel * work.panel_bytes + work.codes_at;
         const U unpack(work);
-        Factors<S, P> factors(work, from, U::kSteps);
+        Factors<S, P> factors(work, kSteps);
         const std::byte* x[R];
         V acc[R][P];
 #pragma GCC unroll 16
@@ -85,7 +83,11 @@ struct Float {
             for (int64_t left = work.runs[g].columns; left > 0; left -= kRunGranule) {
                 typename U::Unit unit[P];
 #pragma GCC unroll 4
-                for (int p = 0; p < P; ++p) unit[p] = unpack.load(w + p * work.panel_bytes);
+                for (int p = 0; p < P; ++p) {
+                    unit[p] = unpack.load(w + p * work.panel_bytes);
+                    prefetch<R * kRunGranule, kChunkBytes<U::kCode>>(w + p * work.panel_bytes +
+                                                                     ahead);
+                }
                 w += kChunkBytes<U::kCode>;
                 if (left >= kRunGranule) {
                     columns<R, P>(unpack, unit, factors, x, at, kRunGranule, chains);
@@ -113,44 +115,62 @@ struct Float {
 /// panel at a time, the stream that memory serves best.
 template <int Rows, int Panels, int MaxSingle>
 struct Tile {
-    static_assert(MaxSingle <= Rows && Rows <= kMaxRows && Panels <= kMaxPanels);
+    static_assert(MaxSingle <= Rows && Panels <= kMaxPanels);
     static constexpr int kRows = Rows;
     static constexpr int kPanels = Panels;
     static constexpr int kMaxSingle = MaxSingle;
 };
 
 template <class Family, int R, int P>
-void tile_rows(const Work& work, int64_t panel, int64_t row, int64_t rows) {
-    if (rows == R) return Family::template tile<R, P>(work, panel, row);
-    if constexpr (R > 1) tile_rows<Family, R - 1, P>(work, panel, row, rows);
+void tile_rows(const Work& work, int64_t panel, int64_t row, int64_t rows, const int32_t* starts,
+               int64_t ahead) {
+    if (rows == R) return Family::template tile<R, P>(work, panel, row, starts, ahead);
+    if constexpr (R > 1) tile_rows<Family, R - 1, P>(work, panel, row, rows, starts, ahead);
 }
 
-/// Panels [begin, end), P at a time while they last, for some rows.
+/// Rows [first, first + rows), at most kBlockRows.
+struct RowBlock {
+    int64_t first, rows, tiles;
+
+    int64_t begin(int64_t tile) const { return rows * tile / tiles; }
+    /// For each: its first row of all, its rows, and its Work::starts.
+    template <class Body>
+    void for_tiles(const Work& work, Body&& body) const {
+        for (int64_t i = 0; i < tiles; ++i)
+            body(first + begin(i), begin(i + 1) - begin(i), work.starts + begin(i) * work.blocks);
+    }
+};
+
+/// Panels [begin, end), P at a time while they last. The first tile of rows streams them from
+/// memory and asks for the next; L2 keeps them for the others.
 template <class Family, class Tiles, int P>
-void tile_panels(const Work& work, int64_t begin, int64_t end, int64_t row, int64_t rows) {
-    for (; begin + P <= end; begin += P) tile_rows<Family, Tiles::kRows, P>(work, begin, row, rows);
-    if constexpr (P > 1) tile_panels<Family, Tiles, 1>(work, begin, end, row, rows);
+void block_panels(const Work& work, int64_t begin, int64_t end, const RowBlock& block) {
+    for (; begin + P <= end; begin += P) {
+        load_factors<typename Family::S, P>(work, begin, Family::kSteps);
+        int64_t ahead = P * work.panel_bytes;
+        block.for_tiles(work, [&](int64_t row, int64_t rows, const int32_t* starts) {
+            tile_rows<Family, Tiles::kRows, P>(work, begin, row, rows, starts, ahead);
+            ahead = 0;
+        });
+    }
+    if constexpr (P > 1) block_panels<Family, Tiles, 1>(work, begin, end, block);
 }
 
-/// A group of panels that L2 keeps is streamed from memory by the first tile of rows; each tile's
-/// rows stay in L1 meanwhile.
 template <class Family, class Tiles>
 void run(const Work& work) {
     const GemmCall& call = work.call;
-    const int64_t end = (call.n1 + kRows - 1) / kRows;
-    const int64_t tiles = (call.rows + Tiles::kRows - 1) / Tiles::kRows;
-    const int64_t fit = kGroupBytes / work.panel_bytes / Tiles::kPanels * Tiles::kPanels;
-    const int64_t group = fit > Tiles::kPanels ? fit : Tiles::kPanels;
-    for (int64_t begin = call.n0 / kRows; begin < end; begin += group) {
-        const int64_t stop = begin + group < end ? begin + group : end;
-        for (int64_t i = 0; i < tiles; ++i) {
-            const int64_t row = call.rows * i / tiles, rows = call.rows * (i + 1) / tiles - row;
-            Family::prepare(work, row, rows);
-            if (call.rows > Tiles::kMaxSingle)
-                tile_panels<Family, Tiles, Tiles::kPanels>(work, begin, stop, row, rows);
-            else
-                tile_panels<Family, Tiles, 1>(work, begin, stop, row, rows);
-        }
+    const int64_t begin = call.n0 / kRows, end = (call.n1 + kRows - 1) / kRows;
+    const int64_t blocks = (call.rows + kBlockRows - 1) / kBlockRows;
+    for (int64_t b = 0; b < blocks; ++b) {
+        const int64_t first = call.rows * b / blocks, rows = call.rows * (b + 1) / blocks - first;
+        const RowBlock block{first, rows, (rows + Tiles::kRows - 1) / Tiles::kRows};
+        block.for_tiles(work, [&](int64_t row, int64_t count, int32_t* starts) {
+            Family::prepare(work, row, count, starts);
+        });
+        if (rows > Tiles::kMaxSingle)
+            block_panels<Family, Tiles, Tiles::kPanels>(work, begin, end, block);
+        else
+            block_panels<Family, Tiles, 1>(work, begin, end, block);
     }
 }
 

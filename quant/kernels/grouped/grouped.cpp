@@ -285,7 +285,7 @@ size_t factor_bytes_of(const MatrixLayout& layout) {
     return layout.groups->runs.size() * factors * kMaxPanels * kRows * sizeof(float);
 }
 size_t scratch_bytes(const MatrixLayout& layout) {
-    return factor_bytes_of(layout) + layout.groups->blocks.size() * kMaxRows * sizeof(int32_t);
+    return factor_bytes_of(layout) + layout.groups->blocks.size() * kBlockRows * sizeof(int32_t);
 }
 
 /// By the bits of a code.
@@ -345,6 +345,7 @@ void enter(const GemmCall& call) {
         .x_sums_at =
             x_scales_at + (X == XType::kI8Row ? 8 : static_cast<int64_t>(groups.blocks.size()) * 4),
         .blocks = static_cast<int64_t>(groups.blocks.size()),
+        .factors = reinterpret_cast<float*>(call.scratch),
         .starts = reinterpret_cast<int32_t*>(call.scratch + factor_bytes_of(*call.layout)),
         .values = values_of(encoding),
         .step = 0,

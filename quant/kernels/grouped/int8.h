@@ -6,6 +6,7 @@
 // says that a Sum is a Whole that any number of columns can be added to.
 #pragma once
 #include "quant/kernels/grouped/codes.h"
+#include "quant/kernels/prefetch.h"
 #include "quant/kernels/store_panel.h"
 
 namespace conclave::quant::grouped {
@@ -17,40 +18,65 @@ enum class Zeros {
     kAdded,  ///< kOne, and the group's is added
 };
 
-/// `count` chunks of P panels; where `Ones`, `ones` sums their codes.
-template <class D, bool Ones, class C, int R, int P>
-[[gnu::always_inline]] inline void add_chunks(const C& codes, const std::byte* const (&w)[P],
-                                              int64_t chunk_bytes, const std::byte* const (&x)[R],
-                                              int64_t at, int count, typename D::Sum (&sums)[R][P],
-                                              typename D::Sum (&ones)[P]) {
+/// Independent sums of a tile that keep the multipliers busy: a product is added up in 4 or 5
+/// cycles, and one or two begin in each.
+constexpr int kEnoughSums = 8;
+/// Chains that a tile makes each sum in. Sums are of integers: their order is free.
+template <int R, int P>
+constexpr int kChains = R* P >= kEnoughSums       ? 1
+                        : R* P * 2 >= kEnoughSums ? 2
+                                                  : 4;
+
+/// The next Count chunks of all; where `Ones`, `ones` sums their codes. Prefetches those of the
+/// panels `ahead` bytes later. Pointers that advance leave every address a register and a constant,
+/// and R + P of them fit the general registers.
+template <class D, bool Ones, CodeType Code, int Count, class C, int R, int P>
+[[gnu::always_inline]] inline void next_chunks(const C& codes, int64_t ahead,
+                                               const std::byte* (&w)[P], const std::byte* (&x)[R],
+                                               typename D::Sum (&sums)[R][P],
+                                               typename D::Sum (&ones)[P]) {
+    constexpr int kProducts = 2 * R * kHalf / kChunkBytes<Code>;  // for each 64 bytes
+    constexpr int kOthers = D::kWide && Count > 1 ? kChains<R, P> - 1 : 0;
+    typename D::Sum others[R][P][kOthers + 1];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int c = 0; c < count; ++c) {
+        for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+            for (int i = 0; i < kOthers; ++i) others[r][p][i] = D::none();
+#pragma GCC unroll 4
+    for (int c = 0; c < Count; ++c) {
         Chunk<typename D::Bytes> chunk[P];
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) chunk[p] = codes.load(w[p] + c * chunk_bytes);
+        for (int p = 0; p < P; ++p) {
+            const std::byte* const from = w[p] + c * kChunkBytes<Code>;
+            chunk[p] = codes.load(from);
+            prefetch<kProducts, kChunkBytes<Code>>(from + ahead);
+        }
 #pragma GCC unroll 2
         for (int h = 0; h < 2; ++h) {
+            const int chain = (2 * c + h) % (kOthers + 1);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
-                const int32_t four = load_int(x[r] + at + c * kRunGranule + h * 4);
+                const int32_t four = load_int(x[r] + c * kRunGranule + h * 4);
 #pragma GCC unroll 4
-                for (int p = 0; p < P; ++p) sums[r][p] = D::dot(sums[r][p], chunk[p].half[h], four);
+                for (int p = 0; p < P; ++p) {
+                    auto& sum = chain < kOthers ? others[r][p][chain] : sums[r][p];
+                    sum = D::dot(sum, chunk[p].half[h], four);
+                }
             }
             if constexpr (Ones)
 #pragma GCC unroll 4
                 for (int p = 0; p < P; ++p) ones[p] = D::dot(ones[p], chunk[p].half[h], 0x01010101);
         }
     }
-}
-
-/// The next Count chunks of all. Pointers that advance leave every address a register and a
-/// constant, and R + P of them fit the general registers.
-template <class D, bool Ones, CodeType Code, int Count, class C, int R, int P>
-[[gnu::always_inline]] inline void next_chunks(const C& codes, const std::byte* (&w)[P],
-                                               const std::byte* (&x)[R],
-                                               typename D::Sum (&sums)[R][P],
-                                               typename D::Sum (&ones)[P]) {
-    add_chunks<D, Ones>(codes, w, kChunkBytes<Code>, x, 0, Count, sums, ones);
+    if constexpr (kOthers > 0)
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+                for (int i = 0; i < kOthers; ++i) sums[r][p] = D::add(sums[r][p], others[r][p][i]);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) w[p] += Count * kChunkBytes<Code>;
 #pragma GCC unroll 16
@@ -64,28 +90,29 @@ struct Int8 {
     using S = typename B::Simd;
     using V = typename S::V;
     using C = Codes<B, Code>;
+    static constexpr bool kSteps = C::kSteps;
     static constexpr int kChunks = kBlockColumns / kRunGranule;
     /// Sums begin with what a zero that is the same for all comes to.
     static constexpr bool kStarts = D::kWide && Zero != Zeros::kOwn;
 
-    /// For tiles of these rows: [block][row] the zero times minus the sum of the block's codes.
-    static void prepare(const Work& work, int64_t row, int64_t rows) {
+    /// For a tile of these rows: [block][row] the zero times minus the sum of the block's codes.
+    static void prepare(const Work& work, int64_t row, int64_t rows, int32_t* starts) {
         if constexpr (!kStarts) return;
         const float zero = C::kSteps ? work.max_step : work.zero_point;
         for (int64_t r = 0; r < rows; ++r) {
             const auto* sums = static_cast<const std::byte*>(work.call.x[row + r]) + work.x_sums_at;
-            int32_t* to = work.starts + r;
+            int32_t* to = starts + r;
             for (int64_t b = 0; b < work.blocks; ++b, to += rows)
                 *to = -static_cast<int32_t>(zero * load_float(sums + b * 4));
         }
     }
 
     template <int R, int P>
-    static void tile(const Work& work, int64_t panel, int64_t row) {
+    static void tile(const Work& work, int64_t panel, int64_t row, const int32_t* starts,
+                     int64_t ahead) {
         const std::byte* from = work.call.packed + panel * work.panel_bytes;
         const C codes(work);
-        Factors<S, P> factors(work, from, C::kSteps);
-        const int32_t* starts = work.starts;
+        Factors<S, P> factors(work, C::kSteps);
         const std::byte *w[P], *x[R];
         V acc[R][P];
 #pragma GCC unroll 4
@@ -108,11 +135,11 @@ struct Int8 {
                 starts += R;
                 int chunks = kChunks;
                 if (left > kBlockColumns - kRunGranule) {
-                    next_chunks<D, false, Code, kChunks>(codes, w, x, sums, ones);
+                    next_chunks<D, false, Code, kChunks>(codes, ahead, w, x, sums, ones);
                 } else {
                     chunks = static_cast<int>((left + kRunGranule - 1) / kRunGranule);
                     for (int c = 0; c < chunks; ++c)
-                        next_chunks<D, false, Code, 1>(codes, w, x, sums, ones);
+                        next_chunks<D, false, Code, 1>(codes, ahead, w, x, sums, ones);
                 }
                 scale_at -= chunks * kRunGranule;
                 sum_at -= chunks * kRunGranule;
@@ -158,10 +185,11 @@ struct Int8Row {
     using S = typename B::Simd;
     using V = typename S::V;
     using C = Codes<B, Code>;
+    static constexpr bool kSteps = C::kSteps;
     using Whole = typename D::Whole;
     static constexpr int kChunks = kBlockColumns / kRunGranule;
 
-    static void prepare(const Work&, int64_t, int64_t) {}
+    static void prepare(const Work&, int64_t, int64_t, int32_t*) {}
 
     /// Columns whose sum of products stays in int32: 255 * 128 times as many, and the same for the
     /// zeros.
@@ -171,6 +199,7 @@ struct Int8Row {
     struct Place {
         const std::byte* w;
         int64_t at;
+        int64_t ahead;  ///< see next_chunks()
     };
 
     /// `columns` more, at most kMost.
@@ -187,17 +216,17 @@ struct Int8Row {
         place.w += chunks * kChunkBytes<Code>;
         place.at += chunks * kRunGranule;
         for (; chunks >= kChunks; chunks -= kChunks)
-            step<R, P, kChunks>(codes, w, from, sums, ones);
-        for (; chunks > 0; --chunks) step<R, P, 1>(codes, w, from, sums, ones);
+            step<R, P, kChunks>(codes, place.ahead, w, from, sums, ones);
+        for (; chunks > 0; --chunks) step<R, P, 1>(codes, place.ahead, w, from, sums, ones);
     }
 
     /// Count chunks.
     template <int R, int P, int Count>
-    [[gnu::always_inline]] static void step(const C& codes, const std::byte* (&w)[P],
+    [[gnu::always_inline]] static void step(const C& codes, int64_t ahead, const std::byte* (&w)[P],
                                             const std::byte* (&x)[R], Whole (&sums)[R][P],
                                             Whole (&ones)[P]) {
         if constexpr (D::kWide) {
-            next_chunks<D, XZeros, Code, Count>(codes, w, x, sums, ones);
+            next_chunks<D, XZeros, Code, Count>(codes, ahead, w, x, sums, ones);
         } else {
             typename D::Sum block[R][P], block_ones[P];
 #pragma GCC unroll 4
@@ -206,7 +235,7 @@ struct Int8Row {
 #pragma GCC unroll 16
                 for (int r = 0; r < R; ++r) block[r][p] = D::none();
             }
-            next_chunks<D, XZeros, Code, Count>(codes, w, x, block, block_ones);
+            next_chunks<D, XZeros, Code, Count>(codes, ahead, w, x, block, block_ones);
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) {
                 if constexpr (XZeros) ones[p] = D::add(ones[p], D::widen(block_ones[p]));
@@ -252,10 +281,10 @@ struct Int8Row {
     }
 
     template <int R, int P>
-    static void tile(const Work& work, int64_t panel, int64_t row) {
+    static void tile(const Work& work, int64_t panel, int64_t row, const int32_t*, int64_t ahead) {
         const std::byte* from = work.call.packed + panel * work.panel_bytes;
         const C codes(work);
-        Factors<S, P> factors(work, from, C::kSteps);
+        Factors<S, P> factors(work, C::kSteps);
         const std::byte* x[R];
         V acc[R][P];
 #pragma GCC unroll 16
@@ -264,7 +293,7 @@ struct Int8Row {
 #pragma GCC unroll 4
             for (int p = 0; p < P; ++p) acc[r][p] = S::zero();
         }
-        Place place{from + work.codes_at, 0};
+        Place place{from + work.codes_at, 0, ahead};
         for (int64_t g = 0; g < work.run_count; ++g) {
             const int64_t columns = work.runs[g].columns;
             factors.next();

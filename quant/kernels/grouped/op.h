@@ -54,7 +54,9 @@ namespace conclave::quant::grouped {
 
 constexpr int64_t kRows = 16;  ///< rows of W in a panel: the model granule along N
 constexpr int kMaxPanels = 2;  ///< that a kernel works on at once
-constexpr int kMaxRows = 8;    ///< of x, likewise
+/// Rows of x for which panels are read: their int8 codes stay in L2 (of K = 4096: 256 KiB), and
+/// what is made of a panel's factors serves many.
+constexpr int64_t kBlockRows = 64;
 
 /// A call and what its layout comes to, so that vector code needs no inline function of others.
 struct Work {
@@ -70,7 +72,8 @@ struct Work {
     int64_t super_zeros_at, scales_at, zeros_at, codes_at, panel_bytes;
     int64_t x_scales_at, x_sums_at;  ///< in an int8 row
     int64_t blocks;                  ///< of such a row
-    int32_t* starts;                 ///< scratch: kMaxRows for each block
+    float* factors;                  ///< scratch: see Factors
+    int32_t* starts;                 ///< scratch: kBlockRows for each block
     const float* values;             ///< what each code but of kU8 stands for
     /// Of kT4: values[q] = (steps[q] - max_step) * step; step is 0 where there are none.
     float step, max_step;

@@ -160,10 +160,7 @@ struct Pick {
 
     explicit Pick(const Work& work)
         : below(_mm256_loadu_ps(work.values)), above(_mm256_loadu_ps(work.values + 8)) {}
-    static Unit load(const std::byte* p) {
-        __builtin_prefetch(p + kAhead, 0, 3);
-        return Bytes::load(p);
-    }
+    static Unit load(const std::byte* p) { return Bytes::load(p); }
     template <int C>
     Avx2::V column(const Unit& unit, const Avx2::V&) const {
         constexpr int kShift = 8 * (C % 4) + 4 * (C / 4);

@@ -19,10 +19,7 @@ struct Pick {
     explicit Pick(const Work& work)
         : table(_mm512_sub_ps(_mm512_loadu_ps(work.values),
                               _mm512_set1_ps(Zeros ? 0 : work.zero_point))) {}
-    static Unit load(const std::byte* p) {
-        __builtin_prefetch(p + kAhead, 0, 3);
-        return _mm512_loadu_si512(p);
-    }
+    static Unit load(const std::byte* p) { return _mm512_loadu_si512(p); }
     template <int C>
     __m512 column(Unit unit, __m512 zero) const {
         const __m512i shifted = _mm512_srli_epi32(unit, 8 * (C % 4) + 4 * (C / 4));

@@ -26,11 +26,11 @@ struct Multiply {
     static Whole low(Whole a) { return _mm512_and_si512(a, _mm512_set1_epi32(65535)); }
 };
 
-// 32 registers: sums and results of 6 rows x 2 panels, and the operands. (Two panels, as a
+// 32 registers: sums and results of 6 rows x 2 panels, and the operands. (Two panels, as on Intel a
 // broadcast from memory takes as long as two products.)
-using Tiles = Tile<6, 2, 1>;
+using Tiles = Tile<6, 2, 6>;
 // Sums alone stay in registers over a whole run.
-using RowTiles = Tile<8, 2, 1>;
+using RowTiles = Tile<8, 2, 8>;
 
 }  // namespace
 

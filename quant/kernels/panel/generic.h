@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "quant/kernels/panel/op.h"
+#include "quant/kernels/prefetch.h"
 #include "quant/kernels/store_panel.h"
 
 namespace conclave::quant::panel {
@@ -20,9 +21,10 @@ struct Tile {
     static constexpr int kMaxDirect = MaxDirect;
 };
 
-constexpr int64_t kLine = 64;     // bytes of one unpacked step of a panel
-constexpr int64_t kXStep = 4;     // bytes of x per step: an f32, or two bf16
-constexpr int64_t kAhead = 2048;  // software prefetch distance in bytes, within one 4 KiB page
+constexpr int64_t kLine = 64;  // bytes of one unpacked step of a panel
+constexpr int64_t kXStep = 4;  // bytes of x per step: an f32, or two bf16
+/// Bytes between what is multiplied and what is prefetched: 8 KiB are too few (see prefetch.h).
+constexpr int64_t kAhead = 16384;
 
 template <class T>
 const std::byte* panel_at(const GemmCall& call, int64_t panel) {
@@ -44,7 +46,7 @@ void direct_tile(const GemmCall& call, int64_t panel, int64_t row) {
     const int64_t steps = T::steps(call.layout->k);
     int64_t t = 0;
     for (; t + 2 <= steps; t += 2) {
-        T::prefetch(w + kAhead);
+        prefetch<R * kLine / T::kBytes, 2 * T::kBytes>(w + kAhead);
         const auto w0 = T::load(w), w1 = T::load(w + T::kBytes);
         w += 2 * T::kBytes;
 #pragma GCC unroll 16
@@ -101,7 +103,7 @@ void unpack(const GemmCall& call, int64_t panel, int64_t begin, int64_t end, std
         std::byte* odd = even + kBlockSteps / 2 * P * kLine;
         int64_t t = begin;
         for (; t + 2 <= end; t += 2) {
-            T::prefetch(from + kAhead);
+            prefetch<kManyProducts, 2 * T::kBytes>(from + kAhead);
             T::keep(even, T::load(from));
             T::keep(odd, T::load(from + T::kBytes));
             from += 2 * T::kBytes;

@@ -20,17 +20,12 @@ struct StepBase {
         std::memcpy(&value, x, sizeof value);
         return S::fma(w, S::set1(value), acc);
     }
-    static void prefetch(const std::byte* p) { __builtin_prefetch(p, 0, 3); }
 };
 
 template <class S>
 struct F32Step : StepBase<S> {
     static constexpr int64_t kBytes = 64;  ///< packed bytes of a step of one panel
     static typename S::V load(const std::byte* p) { return S::load_f32(p); }
-    static void prefetch(const std::byte* p) {  // called once per two steps: two lines
-        __builtin_prefetch(p, 0, 3);
-        __builtin_prefetch(p + 64, 0, 3);
-    }
 };
 template <class S>
 struct F16Step : StepBase<S> {

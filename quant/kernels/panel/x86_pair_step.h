@@ -23,10 +23,6 @@ struct PairStep {
         std::memcpy(&pair, x, sizeof pair);
         return Dot::dot(acc, w, _mm512_set1_epi32(pair));
     }
-    static void prefetch(const std::byte* p) {
-        __builtin_prefetch(p, 0, 3);
-        __builtin_prefetch(p + 64, 0, 3);
-    }
 };
 
 }  // namespace
