@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "quant/kernels/grouped/op.h"
+#include "quant/kernels/prefetch.h"
 
 namespace conclave::quant::grouped {
 namespace {
@@ -137,38 +138,59 @@ void load_zeros(const Work& work, const std::byte* panel, float* to, int64_t str
         multiply_supers<S>(work, panel + work.super_zeros_at, -1, to, stride);
 }
 
-/// All scales and zeros of P panels become floats in scratch, as they are stored: before the codes,
-/// and in a loop of their own, which needs the registers. Codes are those of kT4 in `steps`.
+/// All scales and zeros of P panels become floats in scratch: before the codes, and in a loop of
+/// their own, which needs the registers. What lies before the codes is touched first, as fast as
+/// memory delivers; with `ahead` it is prefetched so many bytes later. Codes are those of kT4 in
+/// `steps`.
 template <class S, int P>
-void load_factors(const Work& work, int64_t panel, bool steps) {
+void load_factors(const Work& work, int64_t panel, bool steps, int64_t ahead) {
     static_assert(P <= kMaxPanels);
     const std::byte* from = work.call.packed + panel * work.panel_bytes;
     const bool zeros = work.zero != FactorType::kNone;
     const int64_t stride = (zeros ? 2 : 1) * P * kRows;
     float* to = work.factors;
     for (int p = 0; p < P; ++p, from += work.panel_bytes, to += kRows) {
+        for (int64_t i = 0; i < work.codes_at; i += kHalf) {
+            if (ahead > 0) prefetch<kManyProducts, kHalf>(from + i + ahead);
+            static_cast<void>(*static_cast<const volatile std::byte*>(from + i));
+        }
+        if (P == 1 && !steps && work.scales_in_place) continue;
         load_scales<S>(work, from, steps, to, stride);
         if (zeros) load_zeros<S>(work, from, to + P * kRows, stride);
     }
 }
 
-/// What load_factors() left, run after run.
+/// What load_factors() left, run after run. A single panel's plain scales of 16 bits are read where
+/// they are stored: on Zen 4 that makes 106 instead of 84 % of the read rate with one row, K = 2048
+/// and groups of 32, and 99 instead of 64 % with K = 4096.
 template <class S, int P>
 struct Factors {
     using V = typename S::V;
     const float* at;  ///< of the next run: P * 16 scales, then as many zeros if there are any
-    bool zeros, zero_added;
+    const std::byte* stored;  ///< or its scales in place; null: they are not used there
+    bool zeros, zero_added, f16;
     V scale[P];
     V zero[P];   ///< to subtract
     V added[P];  ///< where zeros are added
 
-    Factors(const Work& work, bool steps)
-        : at(work.factors), zeros(work.zero != FactorType::kNone), zero_added(work.zero_added) {
+    Factors(const Work& work, int64_t panel, bool steps)
+        : at(work.factors),
+          stored(P == 1 && !steps && work.scales_in_place
+                     ? work.call.packed + panel * work.panel_bytes + work.scales_at
+                     : nullptr),
+          zeros(work.zero != FactorType::kNone),
+          zero_added(work.zero_added),
+          f16(work.scale == FactorType::kF16) {
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p)
             zero[p] = added[p] = S::set1(steps ? work.max_step : work.zero_point);
     }
     void next() {
+        if (P == 1 && stored) {
+            scale[0] = f16 ? S::load_f16(stored) : S::load_bf16(stored);
+            stored += kRows * 2;
+            return;
+        }
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) scale[p] = S::load(at + p * kRows);
         at += P * kRows;

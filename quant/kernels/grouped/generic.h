@@ -61,7 +61,7 @@ struct Float {
     static void tile(const Work& work, int64_t panel, int64_t row, const int32_t*, int64_t ahead) {
         const std::byte* w = work.call.packed + panel * work.panel_bytes + work.codes_at;
         const U unpack(work);
-        Factors<S, P> factors(work, kSteps);
+        Factors<S, P> factors(work, panel, kSteps);
         const std::byte* x[R];
         V acc[R][P];
 #pragma GCC unroll 16
@@ -146,8 +146,9 @@ struct RowBlock {
 template <class Family, class Tiles, int P>
 void block_panels(const Work& work, int64_t begin, int64_t end, const RowBlock& block) {
     for (; begin + P <= end; begin += P) {
-        load_factors<typename Family::S, P>(work, begin, Family::kSteps);
         int64_t ahead = P * work.panel_bytes;
+        load_factors<typename Family::S, P>(work, begin, Family::kSteps,
+                                            block.rows > 1 ? ahead : 0);
         block.for_tiles(work, [&](int64_t row, int64_t rows, const int32_t* starts) {
             tile_rows<Family, Tiles::kRows, P>(work, begin, row, rows, starts, ahead);
             ahead = 0;

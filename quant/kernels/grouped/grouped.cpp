@@ -317,6 +317,13 @@ const float* values_of(const Encoding& e) {
                                         : nullptr;
 }
 
+bool scales_in_place(const MatrixLayout& layout) {
+    const Encoding& e = layout.encoding;
+    return (e.scale == FactorType::kF16 || e.scale == FactorType::kBF16) && e.super == 0 &&
+           e.zero == FactorType::kNone && layout.global.multiplier == 1 &&
+           layout.global.divisor == 1;
+}
+
 template <void (*Run)(const Work&), XType X>
 void enter(const GemmCall& call) {
     if (call.n0 >= call.n1 || call.rows <= 0) return;
@@ -332,6 +339,7 @@ void enter(const GemmCall& call) {
         .zero = encoding.zero,
         .multiplier = call.layout->global.multiplier,
         .divisor = call.layout->global.divisor,
+        .scales_in_place = scales_in_place(*call.layout),
         .zero_pairs = zero_pairs(encoding),
         .zero_added = encoding.zero_added,
         .zero_point = is_integer(encoding.code) ? static_cast<float>(encoding.zero_point) : 0.0f,

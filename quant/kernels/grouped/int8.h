@@ -6,7 +6,6 @@
 // says that a Sum is a Whole that any number of columns can be added to.
 #pragma once
 #include "quant/kernels/grouped/codes.h"
-#include "quant/kernels/prefetch.h"
 #include "quant/kernels/store_panel.h"
 
 namespace conclave::quant::grouped {
@@ -112,7 +111,7 @@ struct Int8 {
                      int64_t ahead) {
         const std::byte* from = work.call.packed + panel * work.panel_bytes;
         const C codes(work);
-        Factors<S, P> factors(work, C::kSteps);
+        Factors<S, P> factors(work, panel, kSteps);
         const std::byte *w[P], *x[R];
         V acc[R][P];
 #pragma GCC unroll 4
@@ -284,7 +283,7 @@ struct Int8Row {
     static void tile(const Work& work, int64_t panel, int64_t row, const int32_t*, int64_t ahead) {
         const std::byte* from = work.call.packed + panel * work.panel_bytes;
         const C codes(work);
-        Factors<S, P> factors(work, C::kSteps);
+        Factors<S, P> factors(work, panel, kSteps);
         const std::byte* x[R];
         V acc[R][P];
 #pragma GCC unroll 16

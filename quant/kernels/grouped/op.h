@@ -65,6 +65,7 @@ struct Work {
     int64_t run_count;
     FactorType scale, zero;
     float multiplier, divisor;  ///< of every scale
+    bool scales_in_place;       ///< f16 or bf16, and nothing is to be done to them
     bool zero_pairs;            ///< zeros are two to a byte
     bool zero_added;
     float zero_point;  ///< where no zeros are subtracted
