@@ -6,58 +6,14 @@
 #include <cmath>
 #include <utility>
 
+#include "launch/bench_options.h"
 #include "launch/conform_options.h"
 #include "launch/help.h"
 #include "launch/plan_options.h"
+#include "launch/validators.h"
 
 namespace conclave::launch {
 namespace {
-
-constexpr int64_t kMaxTokens = int64_t{1} << 40;
-
-/// Unlike CLI::Range this refuses NaN and says what it wants.
-CLI::Validator in_range(double least, double most, const std::string& wanted) {
-    return CLI::Validator(
-        [=](std::string& value) -> std::string {
-            double number = 0;
-            if (CLI::detail::lexical_cast(value, number) && number >= least && number <= most)
-                return {};
-            return "must be " + wanted + ", not " + value;
-        },
-        "");
-}
-
-CLI::Validator at_least(int64_t least, int64_t most = kMaxTokens) {
-    return in_range(static_cast<double>(least), static_cast<double>(most),
-                    most == kMaxTokens ? "a whole number, at least " + std::to_string(least)
-                                       : "a whole number from " + std::to_string(least) + " to " +
-                                             std::to_string(most));
-}
-
-/// CLI11 lets -1 and 2^64 through.
-CLI::Validator seed() {
-    return CLI::Validator(
-        [](std::string& value) -> std::string {
-            uint64_t number = 0;
-            const char* const end = value.data() + value.size();
-            const auto [next, failure] = std::from_chars(value.data(), end, number);
-            if (failure == std::errc() && next == end) return {};
-            return "must be a whole number from 0 to 18446744073709551615, not " + value;
-        },
-        "");
-}
-
-CLI::Validator one_of(std::vector<std::string> words) {
-    std::string list;
-    for (const auto& word : words) list += (list.empty() ? "" : ", ") + word;
-    return CLI::Validator(
-        [words = std::move(words), list](std::string& value) -> std::string {
-            for (const auto& word : words)
-                if (value == word) return {};
-            return "must be one of " + list + ", not " + value;
-        },
-        "");
-}
 
 /// "2x4"
 bool is_grid(const std::string& text) {
@@ -148,8 +104,6 @@ void add_engine(CLI::App& app, EngineOptions& to) {
         ->group(group)
         ->default_str("auto");
 }
-
-constexpr const char* kThreadsDefault = "CPUs it may use / ranks sharing them";
 
 void add_threads(CLI::App& app, int& to) {
     app.add_option("-t,--threads", to, "Threads of each rank")
@@ -255,44 +209,6 @@ void add_texts(CLI::App& app, const char* name, std::vector<std::string>& to, co
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
         ->type_name(type)
         ->group(group);
-}
-
-/// "1,2,4": whole numbers, each at least 1.
-CLI::Option* add_counts(CLI::App& app, const char* name, std::vector<int64_t>& to, const char* what,
-                        const std::string& fallback) {
-    return app.add_option(name, to, what)
-        ->delimiter(',')
-        ->check(at_least(1, 1 << 20))
-        ->type_name("N,N")
-        ->group("Measurement")
-        ->default_str(fallback);
-}
-
-void add_bench(CLI::App& app, BenchOptions& to) {
-    app.add_option("-p,--n-prompt", to.prompt, "Tokens of the prompt test; 0: none")
-        ->check(at_least(0, 1 << 20))
-        ->type_name("N")
-        ->group("Measurement")
-        ->capture_default_str();
-    app.add_option("-n,--n-gen", to.generate, "Tokens of the generation tests; 0: none")
-        ->check(at_least(0, 1 << 20))
-        ->type_name("N")
-        ->group("Measurement")
-        ->capture_default_str();
-    app.add_option("-r,--repetitions", to.repetitions, "Runs of each test")
-        ->check(at_least(1, 1000))
-        ->type_name("N")
-        ->group("Measurement")
-        ->capture_default_str();
-    add_counts(app, "--batch-sizes", to.batches, "Sequences that generate together", "1");
-    add_counts(app, "-t,--threads", to.threads,
-               "Threads of each rank; several: one engine after the other", kThreadsDefault)
-        ->envname("CONCLAVE_THREADS");
-    app.add_option("-o,--output", to.output, "md (a table) or json")
-        ->check(one_of({"md", "json"}))
-        ->type_name("FORMAT")
-        ->group("Measurement")
-        ->default_str("md");
 }
 
 struct RunText {

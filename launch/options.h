@@ -40,6 +40,7 @@ struct RunOptions {
 struct BenchOptions {
     int64_t prompt = 512, generate = 128, repetitions = 5;
     std::vector<int64_t> batches = {1};
+    std::vector<int64_t> depths = {0};  ///< tokens of context before generation
     std::vector<int64_t> threads;  ///< of each rank, one engine after the other; empty: the default
     std::string output = "md";
 };

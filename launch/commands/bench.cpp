@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 
 #include "launch/commands/commands.h"
 #include "launch/console.h"
@@ -15,7 +16,7 @@ namespace conclave::launch {
 namespace {
 
 struct Test {
-    std::string name;  ///< "pp512", "tg128 x4"
+    std::string name;  ///< "pp512", "tg128 x4", "tg128 @ d2048"
     int64_t prompt = 0, generate = 0, batch = 1;
 };
 
@@ -58,19 +59,28 @@ std::vector<Test> tests_of(const BenchOptions& o) {
     std::vector<Test> tests;
     if (o.prompt > 0) tests.push_back({fmt::format("pp{}", o.prompt), o.prompt, 0, 1});
     if (o.generate > 0)
-        for (int64_t b : o.batches)
-            tests.push_back({fmt::format("tg{}{}", o.generate, b > 1 ? fmt::format(" x{}", b) : ""),
-                             1, o.generate, b});
+        for (int64_t d : o.depths)
+            for (int64_t b : o.batches)
+                tests.push_back(
+                    {fmt::format("tg{}{}{}", o.generate, b > 1 ? fmt::format(" x{}", b) : "",
+                                 d > 0 ? fmt::format(" @ d{}", d) : ""),
+                     d + 1, o.generate, b});
     return tests;
 }
 
-/// One run: prompts first; what is timed are the steps that the test is about.
-double run_once(Engine& engine, Lead& lead, const Test& test, std::mt19937& random) {
+/// What a run's timed steps did.
+struct Sample {
+    double seconds = 0, tokens = 0;
+    double weight_bytes = 0, communication = 0;  ///< of rank 0; seconds
+};
+
+/// One run. A generation test is timed from when every sequence has its first token, which comes
+/// with its prompt's last step.
+Sample run_once(Engine& engine, Lead& lead, const Test& test, std::mt19937& random) {
     for (int64_t b = 0; b < test.batch; ++b) {
         SequenceRequest r;
         for (int64_t t = 0; t < test.prompt; ++t)
             r.prompt.push_back(static_cast<int32_t>(random() % engine.vocab_size()));
-        // The first token comes with the prompt's step, which a generation test does not time.
         r.max_tokens = test.generate > 0 ? test.generate + 1 : 1;
         r.ignore_eos = true;
         // Any of the likely tokens: sequences that converge on one would choose the same experts.
@@ -79,34 +89,38 @@ double run_once(Engine& engine, Lead& lead, const Test& test, std::mt19937& rand
         r.sampling.seed = random();
         engine.add(std::move(r));
     }
-    if (test.generate > 0) lead.step();
+    std::set<uint64_t> begun;
+    while (test.generate > 0 && begun.size() < static_cast<size_t>(test.batch))
+        for (const TokenOutput& t : lead.step()) begun.insert(t.sequence);
+    const EngineStats before = engine.stats();
     const double begin = seconds_now();
-    while (engine.has_work()) lead.step();
-    return seconds_now() - begin;
+    size_t made = 0;
+    while (engine.has_work()) made += lead.step().size();
+    Sample sample;
+    sample.seconds = seconds_now() - begin;
+    const EngineStats after = engine.stats();
+    sample.tokens = static_cast<double>(test.generate > 0 ? made : test.prompt);
+    sample.weight_bytes = static_cast<double>(after.weight_bytes_read - before.weight_bytes_read);
+    sample.communication =
+        static_cast<double>(after.communication_nanoseconds - before.communication_nanoseconds) *
+        1e-9;
+    return sample;
 }
 
 Result measure(Engine& engine, Lead& lead, const Run& run, const Test& test, int64_t repetitions) {
     std::mt19937 random(1);
     Result result{run, test, {}, 0, 0};
     run_once(engine, lead, test, random);
-    const EngineStats before = engine.stats();
-    double seconds = 0, untimed = 0;
-    const double begin = seconds_now();
+    Sample all;
     for (int64_t i = 0; i < repetitions; ++i) {
-        const double took = run_once(engine, lead, test, random);
-        const double tokens =
-            static_cast<double>(test.generate > 0 ? test.generate * test.batch : test.prompt);
-        result.rates.push_back(tokens / took);
-        seconds += took;
+        const Sample s = run_once(engine, lead, test, random);
+        result.rates.push_back(s.tokens / s.seconds);
+        all.seconds += s.seconds;
+        all.weight_bytes += s.weight_bytes;
+        all.communication += s.communication;
     }
-    untimed = seconds_now() - begin;
-    const EngineStats after = engine.stats();
-    result.bytes_per_second =
-        static_cast<double>(after.weight_bytes_read - before.weight_bytes_read) / untimed *
-        engine.size();
-    result.communication =
-        static_cast<double>(after.communication_nanoseconds - before.communication_nanoseconds) *
-        1e-9 / untimed;
+    result.bytes_per_second = all.weight_bytes / all.seconds * engine.size();
+    result.communication = all.communication / all.seconds;
     return result;
 }
 
@@ -141,6 +155,7 @@ void print_json(const std::vector<Result>& results) {
         j["n_prompt"] = r.test.generate > 0 ? 0 : r.test.prompt;
         j["n_gen"] = r.test.generate;
         j["batch_size"] = r.test.batch;
+        j["n_depth"] = r.test.generate > 0 ? r.test.prompt - 1 : 0;
         j["avg_ts"] = mean(r.rates);
         j["stddev_ts"] = deviation(r.rates);
         j["samples_ts"] = r.rates;
