@@ -16,6 +16,7 @@ struct Generic {
     struct V {
         F4 q[4];
     };
+    static constexpr int kRegisters = 4;  ///< Vs that registers hold, as SSE2 has them
 
     static V zero() { return set1(0); }
     static V set1(float a) {
@@ -161,6 +162,10 @@ struct Generic {
     static float sum(V v) {
         const F4 a = (v.q[0] + v.q[2]) + (v.q[1] + v.q[3]);
         return (a[0] + a[2]) + (a[1] + a[3]);
+    }
+    /// sum() of each.
+    static void sum4(const V (&v)[4], float* to) {
+        for (int i = 0; i < 4; ++i) to[i] = sum(v[i]);
     }
     /// The largest of 16 numbers.
     static float most(V v) {

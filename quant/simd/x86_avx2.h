@@ -13,6 +13,7 @@ struct Avx2 {
     struct V {
         __m256 lo, hi;
     };
+    static constexpr int kRegisters = 8;  ///< Vs that registers hold
 
     static V zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
     static V set1(float a) { return {_mm256_set1_ps(a), _mm256_set1_ps(a)}; }
@@ -113,6 +114,10 @@ struct Avx2 {
         const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
         return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+    }
+    /// sum() of each.
+    static void sum4(const V (&v)[4], float* to) {
+        for (int i = 0; i < 4; ++i) to[i] = sum(v[i]);
     }
     /// The largest of 16 numbers.
     static float most(V v) {

@@ -10,6 +10,7 @@ namespace {
 
 struct Avx512 {
     using V = __m512;
+    static constexpr int kRegisters = 32;  ///< Vs that registers hold
 
     static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 
@@ -96,6 +97,17 @@ struct Avx512 {
         const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
         return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
     }
+    /// sum() of each.
+    static void sum4(const V (&v)[4], float* to) {
+        const __m512 ab = halves(v[0], v[1]), cd = halves(v[2], v[3]);
+        // Of each vector four numbers are left, one vector to a lane of 128 bits.
+        const __m512 four =
+            _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+        const __m512 two = _mm512_add_ps(four, _mm512_permute_ps(four, 0x4e));
+        const __m512 one = _mm512_add_ps(two, _mm512_movehdup_ps(two));
+        const __m512i pick = _mm512_castsi128_si512(_mm_setr_epi32(0, 4, 8, 12));
+        _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_permutexvar_ps(pick, one)));
+    }
     /// The largest of 16 numbers.
     static float most(V v) {
         const __m256 a = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
@@ -129,6 +141,10 @@ struct Avx512 {
     }
 
   private:
+    /// The lower half of each plus its upper half.
+    static V halves(V a, V b) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    }
     static const __m256i* as_int(const std::byte* p) { return reinterpret_cast<const __m256i*>(p); }
     static V f16(__m256i h) { return _mm512_cvtph_ps(h); }
     static V bf16(__m256i h) {

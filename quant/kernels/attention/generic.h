@@ -67,23 +67,45 @@ struct BlockRange {
     int64_t begin, end;
 };
 
+/// Scores of T neighbouring keys from token t on.
+template <class S, class C, int H, int T>
+void scores_of_keys(const AttentionCall& call, int64_t head, const BlockRange& block, int64_t t) {
+    const std::byte* k = block.k + t * call.k_stride * C::kBytes;
+    typename S::V sum[H][T];
+#pragma GCC unroll 4
+    for (int h = 0; h < H; ++h)
+#pragma GCC unroll 4
+        for (int j = 0; j < T; ++j) sum[h][j] = S::zero();
+    by_16(call.d, [&](int64_t i, int count) {
+        typename S::V key[T];
+#pragma GCC unroll 4
+        for (int j = 0; j < T; ++j)
+            key[j] = C::load(k + (j * call.k_stride + i) * C::kBytes, count);
+#pragma GCC unroll 4
+        for (int h = 0; h < H; ++h) {
+            const auto q = load_n<S>(call.q[head + h] + i, count);
+#pragma GCC unroll 4
+            for (int j = 0; j < T; ++j) sum[h][j] = S::fma(q, key[j], sum[h][j]);
+        }
+    });
+#pragma GCC unroll 4
+    for (int h = 0; h < H; ++h) {
+        float* to = HeadState(call, head + h).weights + (t - block.begin);
+        if constexpr (T == 4)
+            S::sum4(sum[h], to);
+        else
+            for (int j = 0; j < T; ++j) to[j] = S::sum(sum[h][j]);
+        for (int j = 0; j < T; ++j) to[j] *= call.scale;
+    }
+}
+
+/// As many keys at once as registers hold sums of: each load of q serves them all.
 template <class S, class C, int H>
 void scores(const AttentionCall& call, int64_t head, const BlockRange& block) {
-    for (int64_t t = block.begin; t < block.end; ++t) {
-        const std::byte* k = block.k + t * call.k_stride * C::kBytes;
-        typename S::V sum[H];
-#pragma GCC unroll 4
-        for (int h = 0; h < H; ++h) sum[h] = S::zero();
-        by_16(call.d, [&](int64_t i, int count) {
-            const auto key = C::load(k + i * C::kBytes, count);
-#pragma GCC unroll 4
-            for (int h = 0; h < H; ++h)
-                sum[h] = S::fma(load_n<S>(call.q[head + h] + i, count), key, sum[h]);
-        });
-#pragma GCC unroll 4
-        for (int h = 0; h < H; ++h)
-            HeadState(call, head + h).weights[t - block.begin] = S::sum(sum[h]) * call.scale;
-    }
+    int64_t t = block.begin;
+    if constexpr (S::kRegisters >= H * 4 + 5)
+        for (; t + 4 <= block.end; t += 4) scores_of_keys<S, C, H, 4>(call, head, block, t);
+    for (; t < block.end; ++t) scores_of_keys<S, C, H, 1>(call, head, block, t);
 }
 
 /// Scores to weights relative to the new maximum.
