@@ -1,5 +1,5 @@
 // How near the matrix kernels come to what one core of this machine can do: to its read bandwidth
-// with few rows, to its rate of f32 FMAs, or of int8 products, with many.
+// with few rows, to its rate of f32 FMAs, or of int8 or bf16 products, with many.
 // Usage: bench_kernels [--smoke] [name part]
 #include <sys/mman.h>
 #include <time.h>
@@ -71,6 +71,13 @@ struct Limits {
     double read;   ///< bytes per second
     double flops;  ///< of the widest instruction set
     double int8;   ///< operations per second
+    double bf16;   ///< 0: the CPU has no such products
+
+    double peak(XType x) const {
+        return x == XType::kI8 || x == XType::kI8Row ? int8
+               : x == XType::kBF16 && bf16 > 0       ? bf16
+                                                     : flops;
+    }
 };
 
 Limits measure_limits(const Options& options, CpuFeatures cpu) {
@@ -87,7 +94,8 @@ Limits measure_limits(const Options& options, CpuFeatures cpu) {
             best_of(options.smoke ? 1 : 50, [&] { keep = keep + (peak.run(rounds) > 0); });
         return static_cast<double>(rounds) * static_cast<double>(peak.ops_per_round) / seconds;
     };
-    return {static_cast<double>(bytes) / read, rate(probe.f32), rate(probe.int8)};
+    return {static_cast<double>(bytes) / read, rate(probe.f32), rate(probe.int8),
+            probe.bf16.run ? rate(probe.bf16) : 0};
 }
 
 struct Shape {
@@ -200,18 +208,19 @@ void measure(const Case& c, const Shape& shape, const Limits& limits, bool smoke
     const double seconds = best_of(smoke ? 1 : 20, cycle);
     const double bytes = static_cast<double>(matrix) * static_cast<double>(count) / seconds;
     const double flops = 2.0 * kN * kK * static_cast<double>(shape.rows * count) / seconds;
-    const bool int8 = kernel.x == XType::kI8 || kernel.x == XType::kI8Row;
     std::printf("%-32s %5lld %9.2f %6.0f%% %9.1f %6.0f%%\n", c.name().c_str(),
                 static_cast<long long>(shape.rows), bytes / 1e9, 100 * bytes / limits.read,
-                flops / 1e9, 100 * flops / (int8 ? limits.int8 : limits.flops));
+                flops / 1e9, 100 * flops / limits.peak(kernel.x));
     std::fflush(stdout);
 }
 
 int bench(const Options& options) {
     const CpuFeatures cpu = cpu_from_environment();
     const Limits limits = measure_limits(options, cpu);
-    std::printf("%s, one thread: reads %.2f GB/s, %.1f GFLOP/s (f32 fma), %.1f GOP/s (int8)\n",
+    std::printf("%s, one thread: reads %.2f GB/s, %.1f GFLOP/s (f32 fma), %.1f GOP/s (int8)",
                 cpu_model_name().c_str(), limits.read / 1e9, limits.flops / 1e9, limits.int8 / 1e9);
+    if (limits.bf16 > 0) std::printf(", %.1f GFLOP/s (bf16)", limits.bf16 / 1e9);
+    std::printf("\n");
     std::printf("n = %lld, k = %lld; GOP/s are a multiplication and an addition each\n",
                 static_cast<long long>(kN), static_cast<long long>(kK));
     std::printf("%-32s %5s %9s %7s %9s %7s\n", "kernel", "rows", "GB/s", "of read", "GOP/s",

@@ -9,7 +9,10 @@ struct Instruction {
         return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
     }
 };
-using Tiles = Tile<12, 12, 2, 12>;  // as in x86_avx512.cpp
+// 32 registers: 8 rows x 2 chains, which hide the product's 6 cycles, and the operands. There is
+// nothing to unpack, so that packed codes serve any number of rows: on Zen 4 98 % of the peak with
+// 64 rows, 85 % from copies.
+using Tiles = Tile<8, 8, 2, 1 << 30>;
 
 }  // namespace
 
