@@ -163,10 +163,6 @@ struct Generic {
         const F4 a = (v.q[0] + v.q[2]) + (v.q[1] + v.q[3]);
         return (a[0] + a[2]) + (a[1] + a[3]);
     }
-    /// sum() of each.
-    static void sum4(const V (&v)[4], float* to) {
-        for (int i = 0; i < 4; ++i) to[i] = sum(v[i]);
-    }
     /// The largest of 16 numbers.
     static float most(V v) {
         const F4 a = select(v.q[0] > v.q[2], v.q[0], v.q[2]);

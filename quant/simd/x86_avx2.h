@@ -115,10 +115,6 @@ struct Avx2 {
         const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
         return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
     }
-    /// sum() of each.
-    static void sum4(const V (&v)[4], float* to) {
-        for (int i = 0; i < 4; ++i) to[i] = sum(v[i]);
-    }
     /// The largest of 16 numbers.
     static float most(V v) {
         const __m256 a = _mm256_max_ps(v.lo, v.hi);

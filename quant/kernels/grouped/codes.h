@@ -138,6 +138,12 @@ void load_zeros(const Work& work, const std::byte* panel, float* to, int64_t str
         multiply_supers<S>(work, panel + work.super_zeros_at, -1, to, stride);
 }
 
+/// Whether a tile of P panels reads scales where they are stored; there is nothing else then.
+template <int P>
+bool reads_in_place(const Work& work, bool steps) {
+    return P == 1 && !steps && work.scales_in_place;
+}
+
 /// All scales and zeros of P panels become floats in scratch: before the codes, and in a loop of
 /// their own, which needs the registers. What lies before the codes is touched first, as fast as
 /// memory delivers; with `ahead` it is prefetched so many bytes later. Codes are those of kT4 in
@@ -154,7 +160,7 @@ void load_factors(const Work& work, int64_t panel, bool steps, int64_t ahead) {
             if (ahead > 0) prefetch<kManyProducts, kHalf>(from + i + ahead);
             static_cast<void>(*static_cast<const volatile std::byte*>(from + i));
         }
-        if (P == 1 && !steps && work.scales_in_place) continue;
+        if (reads_in_place<P>(work, steps)) continue;
         load_scales<S>(work, from, steps, to, stride);
         if (zeros) load_zeros<S>(work, from, to + P * kRows, stride);
     }
@@ -175,7 +181,7 @@ struct Factors {
 
     Factors(const Work& work, int64_t panel, bool steps)
         : at(work.factors),
-          stored(P == 1 && !steps && work.scales_in_place
+          stored(reads_in_place<P>(work, steps)
                      ? work.call.packed + panel * work.panel_bytes + work.scales_at
                      : nullptr),
           zeros(work.zero != FactorType::kNone),
